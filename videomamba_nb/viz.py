@@ -6,12 +6,13 @@
 __all__ = ['SCAN_COLORS', 'GREYS', 'MARKERS', 'set_style', 'tint', 'show_frames', 'show_lines', 'show_bars', 'show_matrix',
            'show_path', 'show_overlay']
 
-# %% ../nbs/01_viz.ipynb #b5b0b9ae
+# %% ../nbs/01_viz.ipynb #5c9cf68f
 import math
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import to_rgb
+from matplotlib.ticker import MaxNLocator
 
 # %% ../nbs/01_viz.ipynb #44e7d381
 SCAN_COLORS = {
@@ -59,7 +60,17 @@ def show_frames(
         if titles: ax.set_title(titles[i], fontsize=8)
     return fig
 
-# %% ../nbs/01_viz.ipynb #62ee8023
+# %% ../nbs/01_viz.ipynb #c2309b79
+def _label_ends(ax, ends, gap=9.):
+    "Write names beside line ends, at least `gap` points apart."
+    scale,last = 72/ax.figure.dpi,-math.inf
+    height = lambda end: ax.transData.transform(end[1])[1]*scale
+    for name,xy,c in sorted(ends, key=height):
+        at = height((name, xy))
+        place = max(at, last+gap)
+        ax.annotate(name, xy, xytext=(6,place-at), textcoords='offset points', color=c, va='center', fontsize=8)
+        last = place
+
 def show_lines(
     lines:dict, # Name -> values
     x=None, # Positions, the same for all lines; counts from 0 if left out
@@ -67,19 +78,22 @@ def show_lines(
     xlabel:str='', # What runs along
     ylabel:str='', # What is measured, with its unit
     title:str='', # What to see, in a few words
+    xscale:str='linear', # 'linear' or 'log'
+    yscale:str='linear', # 'linear' or 'log'
     colors:list=None, # One colour per line; black and greys if left out
     **kwargs, # For matplotlib's `plot`
 ): # The axes
     "Draw curves with their names at the right end."
-    ax = ax or plt.subplots()[1]
+    ax,ends = ax or plt.subplots()[1],[]
     for i,(name,y) in enumerate(lines.items()):
         y = np.asarray(y, dtype=float)
         xs = np.arange(len(y)) if x is None else np.asarray(x)
         c = (colors or GREYS)[i % len(colors or GREYS)]
         style = dict(marker=MARKERS[i % 4] if len(y) <= 20 else None, ms=4, lw=1.5) | kwargs
         ax.plot(xs, y, color=c, **style)
-        ax.annotate(name, (xs[-1],y[-1]), xytext=(6,0), textcoords='offset points', color=c, va='center', fontsize=8)
-    ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
+        ends.append((name, (xs[-1],y[-1]), c))
+    ax.set(xlabel=xlabel, ylabel=ylabel, title=title, xscale=xscale, yscale=yscale)
+    _label_ends(ax, ends)
     return ax
 
 # %% ../nbs/01_viz.ipynb #c2e651c9
@@ -103,7 +117,7 @@ def show_bars(
     ax.set(xlabel=xlabel, title=title)
     return ax
 
-# %% ../nbs/01_viz.ipynb #d572b382
+# %% ../nbs/01_viz.ipynb #735008e8
 def show_matrix(
     m:np.ndarray, # (rows, columns)
     rows:list=None, # Names of the rows
@@ -119,6 +133,7 @@ def show_matrix(
     m,ax = np.asarray(m, dtype=float),ax or plt.subplots()[1]
     top = np.abs(m).max() or 1.
     im = ax.imshow(m, aspect='auto', **(dict(cmap='RdBu_r', vmin=-top, vmax=top) if signed else dict(cmap='viridis')))
+    for axis in (ax.xaxis, ax.yaxis): axis.set_major_locator(MaxNLocator(6, integer=True))
     if rows is not None: ax.set_yticks(range(len(rows)), rows)
     if cols is not None: ax.set_xticks(range(len(cols)), cols)
     for i,j in np.ndindex(m.shape) if fmt else ():
