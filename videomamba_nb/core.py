@@ -6,11 +6,12 @@
 __all__ = ['test_tensor', 'tolerance', 'at_least_f32', 'set_seed', 'default_device', 'atomic_write', 'cache_dir', 'need', 'pair',
            'input_by_rule', 'fill_by_rule']
 
-# %% ../nbs/00_core.ipynb #af62acd2
+# %% ../nbs/00_core.ipynb #5be26bb7
 import contextlib
 import importlib
 import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -68,11 +69,11 @@ def default_device()->torch.device: # `cuda` where a GPU answers, else `cpu`
     "The device to use unless told otherwise."
     return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
 
-# %% ../nbs/00_core.ipynb #2599d4dd
+# %% ../nbs/00_core.ipynb #f9194264
 @contextlib.contextmanager
 def atomic_write(
-    path, # The file to replace, a string or `Path`; its folder is made if missing
-):
+    path:str | Path, # The file to replace; its folder is made if missing
+)->Iterator[Path]: # A temporary path beside it
     "Give a temporary path to write to, and move it to `path` only if the block ends well."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -105,12 +106,12 @@ def need(
     except ImportError as e:
         raise ImportError(f'{why} needs {package}: pip install {package}') from e
 
-# %% ../nbs/00_core.ipynb #60ef8772
+# %% ../nbs/00_core.ipynb #389a4c94
 def pair(
-    x, # A positive integer, or two of them as (height, width)
+    x:int | tuple | list, # A positive integer, or two of them as (height, width)
     name:str='size', # What to call it in the error
 )->tuple: # (height, width)
-    "Read `x` as a height and a width, or raise `ValueError`."
+    "Read `x` as a height and a width; `ValueError` for anything else."
     hw = tuple(x) if isinstance(x, (tuple, list)) else (x,x)
     if len(hw) != 2 or not all(isinstance(o, int) and o > 0 for o in hw):
         raise ValueError(f'{name} must be a positive integer or a pair (height, width), found {x!r}')
@@ -130,7 +131,7 @@ def input_by_rule(
     i = np.arange(int(np.prod(shape)), dtype=np.int64)
     return torch.tensor(2*(((3*i*i + 11*i) % 97)/97 - .5), dtype=dtype).reshape(shape)
 
-# %% ../nbs/00_core.ipynb #6a17c774
+# %% ../nbs/00_core.ipynb #4d049a49
 def _centre(name, shape):
     "Where the values of a parameter lie around."
     last = name.rsplit('.', 1)[-1]
@@ -144,5 +145,6 @@ def fill_by_rule(
 )->torch.nn.Module: # The same module, in eval mode
     "Give every parameter a fixed value computed from its name's rank and its place."
     for k,(name,p) in enumerate(sorted(module.state_dict().items())):
-        p.copy_(torch.tensor(_wild(p.numel(), k) + _centre(name, p.shape), dtype=torch.float64).reshape(p.shape))
+        values = _wild(p.numel(), k) + _centre(name, p.shape)
+        p.copy_(torch.tensor(values, dtype=torch.float64).reshape(p.shape))
     return module.eval()

@@ -83,7 +83,7 @@ def probe(
         return finding('packages', package, False, f'{v} is too old: {command} --upgrade', needed)
     return finding('packages', package, True, v+where, needed)
 
-# %% ../nbs/65_doctor.ipynb #14e6c138
+# %% ../nbs/65_doctor.ipynb #6e172aa1
 _DEV = "pip install -c constraints.txt -e '.[dev]'"
 _CUDA = 'pip install --no-build-isolation'
 _CHECKS = [ # arguments of `probe`
@@ -91,7 +91,7 @@ _CHECKS = [ # arguments of `probe`
     dict(package='jaxtyping'), dict(package='tqdm'), dict(package='safetensors', least='0.4'),
     dict(package='matplotlib'), dict(package='av', least='14')]
 _CHECKS += [dict(needed=False, **o) for o in (
-    dict(package='decord', least='0.6', purpose='reads video faster than PyAV; x86 processors only'),
+    dict(package='decord', least='0.6', purpose='reads video faster than PyAV; no wheel for Macs or Arm'),
     dict(package='scikit-learn', module='sklearn', purpose='the digits of MovingDigits'),
     dict(package='scikit-image', module='skimage', purpose='the photographs of MovingDigits'),
     dict(package='triton', purpose='GPU kernels'),

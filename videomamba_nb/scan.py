@@ -6,7 +6,7 @@
 __all__ = ['SCAN_CASES', 'LOG2E', 'spread', 'selective_scan_tree', 'rand_scan', 'check_scan', 'chunk_length',
            'selective_scan_chunked', 'scan_backends', 'selective_scan']
 
-# %% ../nbs/11_scan.ipynb #b13c6e74
+# %% ../nbs/11_scan.ipynb #f4727b20
 from collections.abc import Callable
 
 import torch
@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .core import test_tensor, tolerance
+from .core import test_tensor
 from .ssm import scan_form, selective_scan_seq
 
 # %% ../nbs/11_scan.ipynb #5e356b60
@@ -47,7 +47,7 @@ def selective_scan_tree(
         k *= 2
     return (x*spread(C, e)).sum(-1),x[:,:,-1]
 
-# %% ../nbs/11_scan.ipynb #29366411
+# %% ../nbs/11_scan.ipynb #f9ac54e4
 SCAN_CASES = { # name: (b, e, n, l, groups of B, groups of C, with skip, gate, bias and softplus)
     'plain': (2, 4, 3, 17, 1, 1, False),
     'full': (2, 6, 16, 33, 1, 1, True),
@@ -59,7 +59,7 @@ SCAN_CASES = { # name: (b, e, n, l, groups of B, groups of C, with skip, gate, b
 
 def rand_scan(
     case:str='full', # A name from `SCAN_CASES`
-    dtype:torch.dtype=torch.float32, # Of every argument but `A`, `D` and `delta_bias`, which stay float32 or wider
+    dtype:torch.dtype=torch.float32, # Of the signals; `A`, `D` and `delta_bias` stay float32 or wider
     device:str='cpu', # Where to put them
     seed:int=0, # Same seed, same arguments
 )->dict: # Arguments of `selective_scan`
@@ -68,21 +68,23 @@ def rand_scan(
     g = torch.Generator().manual_seed(seed)
     r = lambda *s: torch.randn(*s, generator=g, dtype=torch.float64)
     form = lambda k: r(e,n) if k == 'constant' else r(b,n,l) if k == 1 else r(b,k,n,l)
-    args = dict(u=r(b,e,l), delta=r(b,e,l) if full else r(b,e,l).exp(), A=-r(e,n).exp(), B=form(gB), C=form(gC))
+    delta = r(b,e,l) if full else r(b,e,l).exp()
+    args = dict(u=r(b,e,l), delta=delta, A=-r(e,n).exp(), B=form(gB), C=form(gC))
     if full: args |= dict(D=r(e), z=r(b,e,l), delta_bias=r(e))
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     args = {k: v.to(device, wide if k in ('A', 'D', 'delta_bias') else dtype) for k,v in args.items()}
     return args | dict(delta_softplus=full)
 
-# %% ../nbs/11_scan.ipynb #9c472b4d
+# %% ../nbs/11_scan.ipynb #6ebe11ab
 _SCAN_TOL = { # dtype: (values, gradients), as a share of the largest entry
-    torch.float64: (1e-10, 1e-9), torch.float32: (2e-6, 5e-5), torch.float16: (3e-3, 1e-2), torch.bfloat16: (2e-2, 5e-2)}
+    torch.float64: (1e-10, 1e-9), torch.float32: (2e-6, 5e-5),
+    torch.float16: (3e-3, 1e-2), torch.bfloat16: (2e-2, 5e-2)}
 
 def _wide(args): return {k: v.detach().cpu().double() if isinstance(v, Tensor) else v for k,v in args.items()}
 
 def _near(got, want, tol, what):
     "Compare with a float64 reference, relative to its largest entry."
-    try: test_tensor(got.detach().cpu().double(), want, rtol=0, atol=tol*want.abs().max().item())
+    try: test_tensor(got.detach().cpu().double(), want, rtol=0., atol=tol*want.abs().max().item())
     except (AssertionError, AttributeError) as err: raise AssertionError(f'{what}: {err}') from None
 
 def _scan_grads(fn, args):
@@ -91,9 +93,10 @@ def _scan_grads(fn, args):
     y,h = fn(**args, return_last_state=True)
     cot = torch.linspace(-1, 1, y.numel()).view_as(y).to(y)
     names = [k for k,v in args.items() if isinstance(v, Tensor)]
-    return y, h, dict(zip(names, torch.autograd.grad((y*cot).sum(), [args[k] for k in names], allow_unused=True)))
+    grads = torch.autograd.grad((y*cot).sum(), [args[k] for k in names], allow_unused=True)
+    return y, h, dict(zip(names, grads))
 
-# %% ../nbs/11_scan.ipynb #fd010cef
+# %% ../nbs/11_scan.ipynb #40281d81
 _BATCHED = ('u', 'delta', 'B', 'C', 'z')
 
 def _check_scan_values(fn, case, dtype, device):
@@ -102,19 +105,20 @@ def _check_scan_values(fn, case, dtype, device):
     y,h,grads = _scan_grads(fn, args)
     want,last,wgrads = _scan_grads(selective_scan_seq, _wide(args))
     vtol,gtol = _SCAN_TOL[dtype]
-    if y.dtype != dtype or y.shape != args['u'].shape: raise AssertionError(f'{case}: output is {y.dtype} {tuple(y.shape)}')
-    if h.dtype != args['A'].dtype: raise AssertionError(f'{case}: the last state must be {args["A"].dtype}, found {h.dtype}')
+    for what,x,like in (('output', y, 'u'), ('last state', h, 'A')):
+        assert x.dtype == args[like].dtype, f'{case}: {what} must be {args[like].dtype}, found {x.dtype}'
     _near(y, want, vtol, f'{case}, output')
     _near(h, last, vtol, f'{case}, last state')
     for k,g in grads.items(): _near(g, wgrads[k], gtol, f'{case}, gradient of {k}')
-    for k,v in before.items(): test_tensor(args[k], v, rtol=0, atol=0)
+    for k,v in before.items(): test_tensor(args[k], v, rtol=0., atol=0.)
 
 def _check_scan_causal(fn, dtype, device):
     a,cut = rand_scan('full', dtype, device),11
-    later = {k: torch.cat([v[...,:cut], 1-v[...,cut:]], -1) if k in _BATCHED else v for k,v in a.items()}
-    test_tensor(fn(**later)[...,:cut], fn(**a)[...,:cut], rtol=0, atol=0)
+    change = lambda v: torch.cat([v[...,:cut], 1-v[...,cut:]], -1)
+    later = {k: change(v) if k in _BATCHED else v for k,v in a.items()}
+    test_tensor(fn(**later)[...,:cut], fn(**a)[...,:cut], rtol=0., atol=0.)
 
-# %% ../nbs/11_scan.ipynb #2f8cecdf
+# %% ../nbs/11_scan.ipynb #80f7955f
 def _check_scan_batch(fn, dtype, device):
     a = rand_scan('groups', dtype, device)
     alone = {k: v[1:] if k in _BATCHED else v for k,v in a.items()}
@@ -134,7 +138,7 @@ def check_scan(
     dtype:torch.dtype=torch.float32, # Of the signals
     device:str='cpu', # Where to run it
 ):
-    "Hold a scan to the loop in float64: values, last state, gradients, causality, batches, layout; `AssertionError` if it differs."
+    "Hold a scan to the loop in float64, in values, gradients and manners; `AssertionError` if it differs."
     for case in SCAN_CASES: _check_scan_values(fn, case, dtype, device)
     for check in (_check_scan_causal, _check_scan_batch, _check_scan_strides): check(fn, dtype, device)
 
@@ -148,7 +152,7 @@ def _steps(dt, A2, du, B, h, a, x):
     for at,xt in zip(a.unbind(0), x.unbind(0)): h = xt.addcmul_(at, h)
     return h
 
-# %% ../nbs/11_scan.ipynb #d1492f7f
+# %% ../nbs/11_scan.ipynb #b64b7c1e
 def _chunked_forward(u, dt, A, B, C, chunk):
     "Outputs, last state, and the state at the start of every chunk."
     l,m,p = u.shape
@@ -162,7 +166,7 @@ def _chunked_forward(u, dt, A, B, C, chunk):
         k = t.stop-s
         starts[c] = h
         h = _steps(dt[t], A2, du[t], B[t], h, a[:k], x[:k]).clone()
-        torch.matmul(C[t][:,:,None], x[:k], out=y[t][:,:,None])
+        torch.sum(torch.mul(x[:k], C[t][...,None], out=a[:k]), 2, out=y[t])
     return y, h, starts
 
 # %% ../nbs/11_scan.ipynb #8c45eb03
@@ -172,11 +176,11 @@ def chunk_length(
     "As many tokens as keep a chunk's states near two megabytes, from 4 to 32."
     return min(32, max(4, 2**19//states))
 
-# %% ../nbs/11_scan.ipynb #7f131e99
-def _chunk_grads(g, a, x, h0, dt, du, u, A, B):
-    "Gradients of u, dt, A, B and of the state before the chunk, from the gradients `g` of its states; uses up `g` and `a`."
-    gB = torch.matmul(g, du[...,None]).squeeze(-1)
-    gdu = torch.matmul(B[:,:,None], g).squeeze(2)
+# %% ../nbs/11_scan.ipynb #b46fda1e
+def _chunk_grads(g, a, x, spare, h0, dt, du, u, A, B):
+    "Gradients of u, dt, A, B and the state before the chunk, from those of its states; uses up the buffers."
+    gB = torch.mul(g, du[:,:,None], out=spare).sum(-1)
+    gdu = torch.mul(g, B[...,None], out=spare).sum(2)
     ga = a.mul_(g)
     carry = ga[0].clone()
     ga[0] *= h0
@@ -184,21 +188,22 @@ def _chunk_grads(g, a, x, h0, dt, du, u, A, B):
     gdt = torch.mul(ga, A, out=g).sum(2) + gdu*u
     return gdu*dt, gdt, ga.mul_(dt[:,:,None]).sum(0), gB, carry
 
-# %% ../nbs/11_scan.ipynb #f7155480
+# %% ../nbs/11_scan.ipynb #92d30456
 def _chunked_backward(gy, gh, u, dt, A, B, C, starts, chunk):
     "Walk the chunks from the last to the first, rebuilding the states of each from its start."
     l,A2,du,carry = len(u),A*LOG2E,dt*u,gh
     gu,gdt,gA,gB,gC = (torch.zeros_like(o) for o in (u, dt, A, B, C))
-    buffers = [A.new_empty(min(chunk,l), *A.shape) for _ in range(3)]
+    buffers = [A.new_empty(min(chunk,l), *A.shape) for _ in range(4)]
     for c in reversed(range(len(starts))):
         t = slice(c*chunk, min((c+1)*chunk, l))
-        a,x,g = (o[:t.stop-t.start] for o in buffers)
+        a,x,g,spare = (o[:t.stop-t.start] for o in buffers)
         _steps(dt[t], A2, du[t], B[t], starts[c], a, x)
         torch.mul(gy[t][:,:,None], C[t][...,None], out=g)
         g[-1] += carry
-        for i in range(len(g)-2, -1, -1): g[i].addcmul_(a[i+1], g[i+1])
-        gC[t] = torch.matmul(x, gy[t][...,None]).squeeze(-1)
-        gu[t],gdt[t],gAc,gB[t],carry = _chunk_grads(g, a, x, starts[c], dt[t], du[t], u[t], A, B[t])
+        ga,gg = a.unbind(0),g.unbind(0)
+        for i in range(len(gg)-2, -1, -1): gg[i].addcmul_(ga[i+1], gg[i+1])
+        gC[t] = torch.mul(x, gy[t][:,:,None], out=spare).sum(-1)
+        gu[t],gdt[t],gAc,gB[t],carry = _chunk_grads(g, a, x, spare, starts[c], dt[t], du[t], u[t], A, B[t])
         gA += gAc
     return gu, gdt, gA, gB, gC
 
@@ -234,16 +239,16 @@ def selective_scan_chunked(
     y,h = _Chunked.apply(u, delta, A, B, C, chunk_length(A.numel()))
     return rearrange(y, 'l (b g) p -> b (g p) l', b=b),rearrange(h, '(b g) n p -> b (g p) n', b=b)
 
-# %% ../nbs/11_scan.ipynb #176b013e
+# %% ../nbs/11_scan.ipynb #fc51d854
 _FORMS = {'seq': selective_scan_seq, 'tree': selective_scan_tree, 'chunked': selective_scan_chunked}
 _LATER = {'cpu': 'a compiled kernel', 'triton': 'Triton kernels', 'cuda': "mamba-ssm's CUDA kernel"}
 
 def scan_backends()->dict: # Name -> '' if it can run here, else why not and what to do
     "List every scan backend, with the reason where one is missing."
-    later = {k: f'{v}: not in this version; use chunked, which runs on every device' for k,v in _LATER.items()}
-    return {k: '' for k in _FORMS} | later
+    instead = 'not in this version; use chunked, which runs on every device'
+    return {k: '' for k in _FORMS} | {k: f'{v}: {instead}' for k,v in _LATER.items()}
 
-# %% ../nbs/11_scan.ipynb #ebcb93b7
+# %% ../nbs/11_scan.ipynb #25a81e01
 def selective_scan(
     u:Float[Tensor,'b e l'], # Input signal
     delta:Float[Tensor,'b e l'], # Step size, before bias and softplus
@@ -257,7 +262,7 @@ def selective_scan(
     return_last_state:bool=False, # Also return the state after the last token, (b, e, n)
     backend:str='auto', # 'auto', or a name from `scan_backends()`
 ): # Output (b, e, l) in the dtype of u, or (output, last state)
-    "Selective scan with the official arguments; `ValueError` for shapes that do not fit or an unknown backend."
+    "Selective scan with the official arguments; `ValueError` for a wrong shape or an unknown backend."
     name = 'chunked' if backend == 'auto' else backend
     if name not in _FORMS:
         why = scan_backends().get(name, 'unknown name')

@@ -47,22 +47,26 @@ def reorder(
     "Permute the places and leave the class token where it is."
     return torch.cat([x[:,:1], x[:,1:][:,order]], 1)
 
-# %% ../nbs/20_scan_order.ipynb #9d759026
+# %% ../nbs/20_scan_order.ipynb #10a0cd42
+def _check_order_size(fn, t, h, w):
+    l,order = t*h*w,fn(t, h, w)
+    what = f'{getattr(fn, "__name__", fn)}({t}, {h}, {w}) must'
+    fits = isinstance(order, Tensor) and order.dtype == torch.int64 and order.shape == (l,)
+    assert fits, f'{what} be {l} int64 numbers'
+    assert torch.equal(order.sort().values, torch.arange(l)), f'{what} hold each place from 0 to {l-1} once'
+    assert torch.equal(order, fn(t, h, w)), f'{what} be the same each time'
+    x = torch.arange(2*(l+1)).view(2, l+1, 1)
+    y = reorder(x, order)
+    assert torch.equal(y[:,0], x[:,0]), f'{what} leave the class token first'
+    assert torch.equal(reorder(y, inverse(order)), x), f'{what} be undone by its inverse'
+
 def check_order(
     fn:Callable, # (t, h, w) -> places in reading order
 ):
-    "Hold an order to its promise: each place once, an exact inverse, the class token first; `AssertionError` if not."
-    for t,h,w in ((1,1,1), (1,3,4), (2,3,3), (3,1,5), (4,5,3), (8,7,7)):
-        l,order = t*h*w,fn(t, h, w)
-        what = f'{getattr(fn, "__name__", fn)}({t}, {h}, {w})'
-        assert isinstance(order, Tensor) and order.dtype == torch.int64 and order.shape == (l,), f'{what} must be {l} int64 numbers'
-        assert torch.equal(order.sort().values, torch.arange(l)), f'{what} must hold each place from 0 to {l-1} once'
-        assert torch.equal(order, fn(t, h, w)), f'{what} must be the same each time'
-        x = torch.arange(2*(l+1)).view(2, l+1, 1)
-        y = reorder(x, order)
-        assert torch.equal(y[:,0], x[:,0]) and torch.equal(reorder(y, inverse(order)), x), f'{what} must be undone by its inverse'
+    "Hold an order to its promise: each place once, and a way back; `AssertionError` if not."
+    for t,h,w in ((1,1,1), (1,3,4), (2,3,3), (3,1,5), (4,5,3), (8,7,7)): _check_order_size(fn, t, h, w)
 
-# %% ../nbs/20_scan_order.ipynb #2ab2bfbc
+# %% ../nbs/20_scan_order.ipynb #93b348e5
 SCAN_ORDERS = {'spatial_first': spatial_first, 'temporal_first': temporal_first}
 
 def list_orders()->list: # Names
@@ -77,5 +81,6 @@ def permutations(
 )->list: # The distinct permutations the order uses, each an (l,) integer tensor
     "The reading orders behind a name; `ValueError` for an unknown one."
     if callable(order): return [order(t, h, w)]
-    if order not in SCAN_ORDERS: raise ValueError(f'unknown scan order {order!r}; known: {", ".join(SCAN_ORDERS)}')
+    if order not in SCAN_ORDERS:
+        raise ValueError(f'unknown scan order {order!r}; known: {", ".join(SCAN_ORDERS)}')
     return [SCAN_ORDERS[order](t, h, w)]

@@ -38,27 +38,30 @@ def as_groups(
     if B.ndim == 2: return B[None,...,None].expand(b, -1, -1, l)
     return B[:,None] if B.ndim == 3 else B
 
-# %% ../nbs/10_ssm.ipynb #28587ce9
+# %% ../nbs/10_ssm.ipynb #751061e1
 def _check_shapes(u, delta, A, B, C, D, z, delta_bias):
     b,e,l = u.shape
-    n = A.shape[-1]
+    n = A.shape[-1] if A.ndim else 1
     want = dict(delta=(b,e,l), A=(e,n), D=(e,), z=(b,e,l), delta_bias=(e,))
     for name,x in dict(delta=delta, A=A, D=D, z=z, delta_bias=delta_bias).items():
-        if x is not None and tuple(x.shape) != want[name]:
-            raise ValueError(f'{name} must have shape {want[name]} to go with u {tuple(u.shape)}, found {tuple(x.shape)}')
+        if x is None or tuple(x.shape) == want[name]: continue
+        found = tuple(x.shape)
+        raise ValueError(f'{name} must have shape {want[name]} to go with u {(b,e,l)}, found {found}')
     for name,x in dict(B=B, C=C).items():
         g = x.shape[1] if x.ndim == 4 else 1
         if tuple(x.shape) not in ((e,n), (b,n,l), (b,g,n,l)) or g == 0 or e % g:
             raise ValueError(f'{name} must be (b, n, l) = {(b,n,l)}, (b, g, n, l) with g dividing {e}, '
                              f'or constant (e, n) = {(e,n)}, found {tuple(x.shape)}')
 
+# %% ../nbs/10_ssm.ipynb #544fa15f
 def _check_args(u, delta, A, B, C, D, z, delta_bias):
     "Raise `ValueError` or `TypeError` where the arguments of a selective scan do not fit together."
     given = [x for x in (u, delta, A, B, C, D, z, delta_bias) if x is not None]
     if not all(isinstance(x, Tensor) and x.is_floating_point() for x in given):
         kinds = [str(getattr(x, 'dtype', type(x).__name__)) for x in given]
         raise TypeError(f'all arguments must be real floating point tensors, found {kinds}')
-    if u.ndim != 3 or 0 in u.shape: raise ValueError(f'u must be (b, e, l) with no empty axis, found {tuple(u.shape)}')
+    if u.ndim != 3 or 0 in u.shape:
+        raise ValueError(f'u must be (b, e, l) with no empty axis, found {tuple(u.shape)}')
     _check_shapes(u, delta, A, B, C, D, z, delta_bias)
     devices = sorted({str(x.device) for x in given})
     if len(devices) > 1: raise ValueError(f'all arguments must be on one device, found {devices}')
@@ -80,18 +83,20 @@ def _scan_output(y, u, D, z):
     if z is not None: y = y*F.silu(at_least_f32(z))
     return y.to(u.dtype)
 
-# %% ../nbs/10_ssm.ipynb #f364a6c0
+# %% ../nbs/10_ssm.ipynb #3262edad
 def scan_form(
     recurrence:Callable, # (u, delta, A, B, C) with `B` and `C` as (b, g, n, l) -> (y, last state)
 )->Callable: # A function with the arguments of the official `selective_scan_fn`
     "Give a bare recurrence the official arguments, checks, skip and gate."
-    def scan(u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False, return_last_state=False):
+    def scan(u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False,
+             return_last_state=False):
         _check_args(u, delta, A, B, C, D, z, delta_bias)
         with torch.autocast(u.device.type, enabled=False):
             y,h = recurrence(*_scan_inputs(u, delta, A, B, C, delta_bias, delta_softplus))
             out = _scan_output(y, u, D, z)
         return (out,h) if return_last_state else out
-    return functools.update_wrapper(scan, recurrence, ('__module__', '__name__', '__qualname__', '__doc__'), ())
+    names = ('__module__', '__name__', '__qualname__', '__doc__')
+    return functools.update_wrapper(scan, recurrence, names, ())
 
 # %% ../nbs/10_ssm.ipynb #30450daf
 @scan_form

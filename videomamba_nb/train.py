@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['param_groups', 'lr_at', 'soft_targets', 'mixup', 'cut_box', 'cutmix', 'mix', 'TrainConfig', 'Run', 'train_step',
            'epoch_seed', 'epoch_batches', 'file_names', 'check_labels', 'train_epoch', 'validate', 'save_run',
-           'read_run', 'about_run', 'check_same', 'resume', 'save_best', 'stoppable', 'epoch_line', 'fit']
+           'read_run', 'about_run', 'check_same', 'resume', 'save_best', 'stoppable', 'epoch_line', 'fit',
+           'show_history']
 
-# %% ../nbs/30_train.ipynb #2573a790
+# %% ../nbs/30_train.ipynb #4fcae114
 import contextlib
 import math
 import os
@@ -17,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -110,7 +112,7 @@ def mix(
     lam = float(rng.beta(*[cutmix_alpha if cut else mixup_alpha]*2))
     return cutmix(x, t, cut_box(*x.shape[-2:], lam, rng)) if cut else mixup(x, t, lam)
 
-# %% ../nbs/30_train.ipynb #02a5e035
+# %% ../nbs/30_train.ipynb #df3eb035
 @dataclass(frozen=True)
 class TrainConfig:
     "Every number of a training run."
@@ -128,9 +130,11 @@ class TrainConfig:
     amp:str | None=None # 'bf16' or 'fp16' autocast, None for float32
     workers:int=0 # Processes that read clips
     seed:int=0 # Order, augmentation, dropout and mixing all follow from it
+    group:int=1 # Neighbours in the list that stay in one batch
 
     def __post_init__(self):
-        if self.epochs < 1 or self.batch_size < 1: raise ValueError(f'epochs and batch_size must be at least 1, found {self}')
+        if min(self.epochs, self.batch_size, self.group) < 1:
+            raise ValueError(f'epochs, batch_size and group must be at least 1, found {self}')
         if self.amp not in (None, 'bf16', 'fp16'): raise ValueError(f"amp must be None, 'bf16' or 'fp16', found {self.amp!r}")
 
 # %% ../nbs/30_train.ipynb #c274d027
@@ -176,7 +180,7 @@ def train_step(
     run.scaler.update()
     return loss.item(), (logits.argmax(1) == t.argmax(1)).float().mean().item()
 
-# %% ../nbs/30_train.ipynb #fc7a6e6e
+# %% ../nbs/30_train.ipynb #3bf1dae9
 def epoch_seed(
     seed:int, # Of the run
     epoch:int, # From 0
@@ -188,10 +192,12 @@ def epoch_batches(
     n:int, # Number of clips
     batch_size:int, # Clips per step
     seed:int, # From `epoch_seed`
+    group:int=1, # Neighbours in the list that stay together
 )->list: # Lists of clip numbers
     "Shuffle, cut into batches, and leave out the rest; fewer clips than a batch make one small batch."
-    order = np.random.default_rng(seed).permutation(n).tolist()
-    return [order[i*batch_size:(i+1)*batch_size] for i in range(max(1, n//batch_size))]
+    first = np.random.default_rng(seed).permutation(n//group)*group
+    order = (first[:,None]+np.arange(group)).flatten().tolist()
+    return [order[i*batch_size:(i+1)*batch_size] for i in range(max(1, len(order)//batch_size))]
 
 # %% ../nbs/30_train.ipynb #92d43b61
 def file_names(
@@ -213,7 +219,7 @@ def check_labels(
             f'{name} has label {int(label)}, but the model has {classes} classes, 0 to {classes-1}: '
             f'correct the label, or build the model with a larger num_classes')
 
-# %% ../nbs/30_train.ipynb #0551f37b
+# %% ../nbs/30_train.ipynb #0fa75ace
 def train_epoch(
     run:Run, # Changed in place
     data, # Data set of (clip, label)
@@ -224,7 +230,7 @@ def train_epoch(
     seed = epoch_seed(c.seed, epoch)
     set_seed(seed)
     if hasattr(data, 'set_epoch'): data.set_epoch(epoch)
-    batches = epoch_batches(len(data), c.batch_size, seed)
+    batches = epoch_batches(len(data), c.batch_size, seed, c.group)
     loader = DataLoader(data, batch_sampler=batches, num_workers=c.workers, generator=torch.Generator().manual_seed(seed))
     run.model.train()
     rows,per = [],len(batches)
@@ -374,3 +380,18 @@ def fit(
             if show: print(epoch_line(row, config.epochs), flush=True)
     model.eval()
     return run.history
+
+# %% ../nbs/30_train.ipynb #cc62f827
+def show_history(
+    history:list, # From `fit`
+    axs=None, # Two axes, for loss and accuracy; a new figure if left out
+): # The two axes
+    "Draw loss and accuracy over the epochs, training in grey, validation in black."
+    axs = plt.subplots(1, 2)[1] if axs is None else axs
+    epochs = [r['epoch'] for r in history]
+    for ax,what in zip(axs, ('loss', 'accuracy')):
+        names = [n for n in ('valid', 'train') if f'{n}_{what}' in history[0]]
+        lines = {n: [r[f'{n}_{what}'] for r in history] for n in names}
+        show_lines(lines, epochs, ax, 'epoch', what, colors=['#000000', '#9a9a9a'][-len(names):], marker=None)
+    axs[1].set_ylim(0, 1)
+    return axs

@@ -6,13 +6,15 @@
 __all__ = ['SCAN_COLORS', 'GREYS', 'MARKERS', 'set_style', 'tint', 'show_frames', 'show_lines', 'show_bars', 'show_matrix',
            'show_path', 'show_overlay']
 
-# %% ../nbs/01_viz.ipynb #5c9cf68f
+# %% ../nbs/01_viz.ipynb #f62f3315
 import math
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
 
 # %% ../nbs/01_viz.ipynb #44e7d381
 SCAN_COLORS = {
@@ -40,14 +42,14 @@ def tint(
     "Mix a colour with white."
     return tuple(np.array(to_rgb(color))*(1-amount) + amount)
 
-# %% ../nbs/01_viz.ipynb #d91bccfa
+# %% ../nbs/01_viz.ipynb #0452e605
 def show_frames(
-    clip:np.ndarray, # (t, h, w) or (t, h, w, 3), uint8 or floats from 0 to 1
-    titles:list=None, # One title per frame
+    clip:ArrayLike, # (t, h, w) or (t, h, w, 3), uint8 or floats from 0 to 1
+    titles:list | None=None, # One title per frame
     ncols:int=8, # Frames per row
     size:float=.9, # Width of a frame in inches
-): # The figure
-    "Draw the frames of a clip side by side."
+)->plt.Figure: # The figure
+    "Draw the frames of a clip side by side; `ValueError` if it is no clip."
     clip = np.asarray(clip)
     if clip.ndim not in (3,4): raise ValueError(f'a clip is (t, h, w) or (t, h, w, 3), found {clip.shape}')
     ncols = min(ncols, len(clip))
@@ -60,7 +62,7 @@ def show_frames(
         if titles: ax.set_title(titles[i], fontsize=8)
     return fig
 
-# %% ../nbs/01_viz.ipynb #c2309b79
+# %% ../nbs/01_viz.ipynb #7e2db576
 def _label_ends(ax, ends, gap=9.):
     "Write names beside line ends, at least `gap` points apart."
     scale,last = 72/ax.figure.dpi,-math.inf
@@ -68,27 +70,29 @@ def _label_ends(ax, ends, gap=9.):
     for name,xy,c in sorted(ends, key=height):
         at = height((name, xy))
         place = max(at, last+gap)
-        ax.annotate(name, xy, xytext=(6,place-at), textcoords='offset points', color=c, va='center', fontsize=8)
+        ax.annotate(name, xy, xytext=(6,place-at), textcoords='offset points', color=c, va='center',
+                    fontsize=8)
         last = place
 
+# %% ../nbs/01_viz.ipynb #162e9950
 def show_lines(
     lines:dict, # Name -> values
-    x=None, # Positions, the same for all lines; counts from 0 if left out
-    ax=None, # Where to draw; a new figure if left out
+    x:ArrayLike | None=None, # Positions, the same for all lines; counts from 0 if left out
+    ax:plt.Axes | None=None, # Where to draw; a new figure if left out
     xlabel:str='', # What runs along
     ylabel:str='', # What is measured, with its unit
     title:str='', # What to see, in a few words
     xscale:str='linear', # 'linear' or 'log'
     yscale:str='linear', # 'linear' or 'log'
-    colors:list=None, # One colour per line; black and greys if left out
+    colors:list | None=None, # One colour per line; black and greys if left out
     **kwargs, # For matplotlib's `plot`
-): # The axes
+)->plt.Axes: # The axes
     "Draw curves with their names at the right end."
-    ax,ends = ax or plt.subplots()[1],[]
+    ax,ends,colors = ax or plt.subplots()[1],[],colors or GREYS
     for i,(name,y) in enumerate(lines.items()):
         y = np.asarray(y, dtype=float)
         xs = np.arange(len(y)) if x is None else np.asarray(x)
-        c = (colors or GREYS)[i % len(colors or GREYS)]
+        c = colors[i % len(colors)]
         style = dict(marker=MARKERS[i % 4] if len(y) <= 20 else None, ms=4, lw=1.5) | kwargs
         ax.plot(xs, y, color=c, **style)
         ends.append((name, (xs[-1],y[-1]), c))
@@ -96,82 +100,60 @@ def show_lines(
     _label_ends(ax, ends)
     return ax
 
-# %% ../nbs/01_viz.ipynb #c2e651c9
+# %% ../nbs/01_viz.ipynb #519aa3cb
 def show_bars(
     values:dict, # Name -> value, drawn from top to bottom
-    errors:dict=None, # Name -> half width of an error bar
-    ax=None, # Where to draw; a new figure if left out
+    errors:dict | None=None, # Name -> half width of an error bar
+    ax:plt.Axes | None=None, # Where to draw; a new figure if left out
     xlabel:str='', # What is measured, with its unit
     title:str='', # What to see, in a few words
-    colors:dict=None, # Name -> colour; grey if left out
+    colors:dict | None=None, # Name -> colour; grey if left out
     fmt:str='{:.2f}', # How to write the value beside its bar
-): # The axes
+)->plt.Axes: # The axes
     "Draw horizontal bars with their values written beside them."
     ax = ax or plt.subplots(figsize=(7.2, .5+.28*len(values)))[1]
     names = list(values)
     err = [errors.get(n, 0) for n in names] if errors else None
-    ax.barh(names, list(values.values()), xerr=err, height=.6, color=[(colors or {}).get(n, '#b9b9b9') for n in names])
+    hues = [(colors or {}).get(n, GREYS[-1]) for n in names]
+    ax.barh(names, list(values.values()), xerr=err, height=.6, color=hues)
     for i,n in enumerate(names):
         ax.text(values[n]+(err[i] if err else 0), i, '  '+fmt.format(values[n]), va='center', fontsize=8)
     ax.invert_yaxis()
     ax.set(xlabel=xlabel, title=title)
     return ax
 
-# %% ../nbs/01_viz.ipynb #735008e8
+# %% ../nbs/01_viz.ipynb #5c3ad1fb
 def show_matrix(
-    m:np.ndarray, # (rows, columns)
-    rows:list=None, # Names of the rows
-    cols:list=None, # Names of the columns
-    ax=None, # Where to draw; a new figure if left out
+    m:ArrayLike, # (rows, columns)
+    rows:Sequence | None=None, # Names of the rows
+    cols:Sequence | None=None, # Names of the columns
+    ax:plt.Axes | None=None, # Where to draw; a new figure if left out
     signed:bool=False, # Centre the colours on zero
-    fmt:str=None, # Write each number, for example `'{:.2f}'`
+    fmt:str | None=None, # Write each number, for example `'{:.2f}'`
     xlabel:str='', # What the columns are
     ylabel:str='', # What the rows are
     title:str='', # What to see, in a few words
-): # The axes
+)->plt.Axes: # The axes
     "Draw a matrix as a grid of colours, with its numbers if `fmt` is given."
     m,ax = np.asarray(m, dtype=float),ax or plt.subplots()[1]
     top = np.abs(m).max() or 1.
-    im = ax.imshow(m, aspect='auto', **(dict(cmap='RdBu_r', vmin=-top, vmax=top) if signed else dict(cmap='viridis')))
+    scale = dict(cmap='RdBu_r', vmin=-top, vmax=top) if signed else dict(cmap='viridis')
+    im = ax.imshow(m, aspect='auto', **scale)
     for axis in (ax.xaxis, ax.yaxis): axis.set_major_locator(MaxNLocator(6, integer=True))
     if rows is not None: ax.set_yticks(range(len(rows)), rows)
     if cols is not None: ax.set_xticks(range(len(cols)), cols)
     for i,j in np.ndindex(m.shape) if fmt else ():
         r,g,b,_ = im.cmap(im.norm(m[i,j]))
-        dark = .3*r+.6*g+.1*b < .5
-        ax.text(j, i, fmt.format(m[i,j]), ha='center', va='center', fontsize=8, color='white' if dark else 'black')
+        ink = 'white' if .3*r+.6*g+.1*b < .5 else 'black'
+        ax.text(j, i, fmt.format(m[i,j]), ha='center', va='center', fontsize=8, color=ink)
     ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
     return ax
 
-# %% ../nbs/01_viz.ipynb #a18400d4
+# %% ../nbs/01_viz.ipynb #ee3444e1
 def _place(rank, gap=.9):
     "Where each place of a (t, h, w) grid lies on the page."
     t,h,w = rank.shape
     return {rank[i,j,k]: (i*(w+gap)+k, -j) for i,j,k in np.ndindex(t,h,w)}
-
-def show_path(
-    rank:np.ndarray, # (t, h, w): when each place is read, a permutation of 0 .. t*h*w-1
-    color:str='#000000', # Hue of the order, from `SCAN_COLORS`
-    hops:int=6, # How many steps to draw as arrows
-    backward:bool=False, # Draw the steps dashed, from the last token
-    ax=None, # Where to draw; a new figure if left out
-    title:str='', # Name of the order
-): # The axes
-    "Draw a scan order on a small clip: numbers and shades for all places, arrows for the first hops."
-    rank = np.asarray(rank)
-    if sorted(rank.flat) != list(range(rank.size)): raise ValueError('rank must hold each of 0 .. t*h*w-1 once')
-    ax = ax or plt.subplots()[1]
-    place,(t,h,w) = _place(rank),rank.shape
-    for r,(x,y) in place.items():
-        ax.add_patch(plt.Rectangle((x-.46,y-.46), .92, .92, fc=tint(color, .88-.5*r/max(rank.size-1,1)), ec='none'))
-        ax.text(x, y-.2, str(r), ha='center', va='center', fontsize=7, color='#222222')
-    steps = list(range(rank.size))[::-1 if backward else 1][:hops+1]
-    for p,q in zip(steps, steps[1:]): _arrow(ax, place[p], place[q], color, backward)
-    for i in range(t): ax.text(i*(w+.9)+(w-1)/2, .75, f'frame {i}', ha='center', fontsize=8, color='#444444')
-    ax.set_title(title, color=color, fontweight='bold')
-    ax.set(xlim=(-.7, t*(w+.9)-.3), ylim=(-h+.3, 1.2), aspect='equal')
-    ax.axis('off')
-    return ax
 
 def _arrow(ax, p, q, color, dashed):
     "One hop; long ones are bent, so that they do not hide what they cross."
@@ -181,17 +163,45 @@ def _arrow(ax, p, q, color, dashed):
         arrowstyle='->', color=color, lw=1.3, ls='--' if dashed else '-', shrinkA=3, shrinkB=3,
         connectionstyle='arc3,rad=-.25' if far else 'arc3,rad=0'))
 
-# %% ../nbs/01_viz.ipynb #afa28a2b
+# %% ../nbs/01_viz.ipynb #a5565150
+def show_path(
+    rank:ArrayLike, # (t, h, w): when each place is read, a permutation of 0 .. t*h*w-1
+    color:str='#000000', # Hue of the order, from `SCAN_COLORS`
+    hops:int=6, # How many steps to draw as arrows
+    backward:bool=False, # Draw the steps dashed, from the last token
+    ax:plt.Axes | None=None, # Where to draw; a new figure if left out
+    title:str='', # Name of the order
+)->plt.Axes: # The axes
+    "Draw a scan order on a small clip, its first hops as arrows; `ValueError` if it is no permutation."
+    rank = np.asarray(rank)
+    if rank.ndim != 3 or sorted(rank.flat) != list(range(rank.size)):
+        raise ValueError(f'rank must be (t, h, w) and hold each of 0 .. t*h*w-1 once, found {rank.shape}')
+    ax,last = ax or plt.subplots()[1],max(rank.size-1, 1)
+    place,(t,h,w) = _place(rank),rank.shape
+    for r,(x,y) in place.items():
+        shade = tint(color, .88-.5*r/last)
+        ax.add_patch(plt.Rectangle((x-.46,y-.46), .92, .92, fc=shade, ec='none'))
+        ax.text(x, y-.2, str(r), ha='center', va='center', fontsize=7, color='#222222')
+    steps = list(range(rank.size))[::-1 if backward else 1][:hops+1]
+    for p,q in zip(steps, steps[1:]): _arrow(ax, place[p], place[q], color, backward)
+    for i in range(t): ax.text(i*(w+.9)+(w-1)/2, .75, f'frame {i}', ha='center', fontsize=8, color='#444444')
+    ax.set_title(title, color=color, fontweight='bold')
+    ax.set(xlim=(-.7, t*(w+.9)-.3), ylim=(-h+.3, 1.2), aspect='equal')
+    ax.axis('off')
+    return ax
+
+# %% ../nbs/01_viz.ipynb #338faa0c
 def show_overlay(
-    clip:np.ndarray, # (t, h, w, 3), uint8 or floats from 0 to 1
-    maps:np.ndarray, # (t', h', w') amounts, with t' dividing t
-    titles:list=None, # One title per frame
+    clip:ArrayLike, # (t, h, w, 3), uint8 or floats from 0 to 1
+    maps:ArrayLike, # (t', h', w') amounts, with t' dividing t
+    titles:list | None=None, # One title per frame
     ncols:int=8, # Frames per row
-): # The figure
-    "Draw frames dimmed where a coarse map is low and bright where it is high."
+)->plt.Figure: # The figure
+    "Draw frames dim where a coarse map is low and bright where it is high; `ValueError` if they do not fit."
     clip,maps = np.asarray(clip),np.asarray(maps, dtype=float)
-    if maps.ndim != 3 or len(clip) % len(maps):
-        raise ValueError(f'{len(clip)} frames need maps (t, h, w) whose t divides {len(clip)}, found {maps.shape}')
+    n = len(clip)
+    if maps.ndim != 3 or n % len(maps):
+        raise ValueError(f'{n} frames need maps (t, h, w) whose t divides {n}, found {maps.shape}')
     lo,hi = maps.min(),maps.max()
     light = (maps-lo)/(hi-lo or 1)
     t,h,w = clip.shape[:3]

@@ -1,0 +1,187 @@
+"""Small calls of every public function and class, with each annotation checked at run time. Run by test_shapes.py.
+
+A new function needs a call here: the script fails and names what was never called.
+"""
+import ast
+import inspect
+import io
+import sys
+import tempfile
+from contextlib import redirect_stdout, suppress
+from pathlib import Path
+
+from jaxtyping import install_import_hook
+
+install_import_hook('videomamba_nb', 'beartype.beartype')
+
+import matplotlib.pyplot as plt  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+import videomamba_nb  # noqa: E402
+from videomamba_nb import bmamba, core, data, digits, doctor, model, scan, scan_order, ssm, train, video, viz  # noqa: E402
+
+LONG = set() # calls that take minutes; the notebooks make them
+SMALL = dict(img_size=8, patch_size=4, depth=2, embed_dim=8, num_classes=3, num_frames=2)
+
+
+def call_core(tmp):
+    core.set_seed(0)
+    x = torch.ones(2, 3)
+    core.test_tensor(x, x.clone(), **core.tolerance(x.dtype, 'cpu'))
+    core.at_least_f32(x.bfloat16())
+    core.default_device()
+    with core.atomic_write(tmp/'a') as f: f.write_text('a')
+    core.cache_dir()
+    core.need('math', 'python', 'This')
+    core.pair(3), core.pair((3, 4), 'patch_size')
+    core.fill_by_rule(torch.nn.Linear(2, 3))
+    core.input_by_rule(2, 3)
+
+def call_viz(tmp):
+    viz.set_style()
+    clip = np.zeros((2, 4, 6, 3), dtype=np.uint8)
+    viz.tint('#0072B2', .5)
+    viz.show_frames(clip, ['a', 'b'])
+    viz.show_lines({'a': [1, 2], 'b': np.arange(2.)}, x=[0, 1], colors=['k', 'r'])
+    viz.show_bars({'a': 1., 'b': 2.}, errors={'a': .1})
+    viz.show_matrix(np.eye(2), rows=['a', 'b'], cols=['c', 'd'], fmt='{:.1f}')
+    viz.show_path(np.arange(4).reshape(1, 2, 2), backward=True)
+    viz.show_overlay(clip, np.ones((1, 2, 3)))
+    plt.close('all')
+
+def call_video(tmp):
+    path = tmp/'clip.mp4'
+    video.write_video(path, np.random.default_rng(0).integers(0, 255, (12, 32, 48, 3)).astype(np.uint8), fps=10)
+    video.video_length(path)
+    video.read_frames(str(path), lambda n: np.arange(n), 'av')
+    with suppress(video.VideoError): video.read_frames(tmp/'none.mp4', lambda n: np.arange(n))
+    grey = (30*np.arange(8, dtype=np.uint8))[:,None,None,None].repeat(32, 1).repeat(32, 2).repeat(3, 3)
+    video.write_video(tmp/'grey.mp4', grey, fps=5)
+    numbers = lambda frames: [round(float(f.mean())/30) for f in frames]
+    video.check_reader(video.read_frames, {tmp/'grey.mp4': list(range(8))}, numbers)
+    return path
+
+def call_data(tmp):
+    path = call_video(tmp)
+    rng = np.random.default_rng(0)
+    for kind in ('sparse', 'ssv2', 'dense'):
+        data.sample_frames(20, 8, kind, 'train', rng=rng)
+        data.sample_frames(20, 8, kind, 'test', 1, 3)
+    clip = data.read_video(path, 4)
+    data.read_video(str(path), None, backend='av')
+    clip = data.resize_short(clip, 24)
+    data.crop(clip, 0, 1, 24), data.view_crop(clip, 1, 3), data.random_crop(clip, 16, rng)
+    data.denormalize(data.normalize(data.center_crop(clip, 24)))
+    (tmp/'list.txt').write_text('clip.mp4 0\n')
+    samples = data.read_list(tmp/'list.txt', tmp)
+    ds = data.VideoDataset(samples, num_frames=2, size=16, mode='train', flip=True, classes=('a', 'b'))
+    ds.set_epoch(1)
+    ds.in_memory()
+    ds[0], ds.frames(0, rng), len(ds), data.VideoDataset(samples, 2, 16, mode='test', num_clips=2, num_crops=3)[0]
+
+def call_digits(tmp):
+    rng = np.random.default_rng(0)
+    digit,photo = digits.split_digits('test')[:1],digits.load_photo('coins.png')
+    for motion in digits.MOTIONS: digits.walk(motion, rng.random(4), .5)
+    digits.draw_clip('left', rng.integers(0, 17, (8, 8)), photo, rng), digit
+    digits.render('grow', np.zeros((8, 8)), photo, digits.draw_look(rng), num_frames=4, size=16)
+    digits.moving_digits('valid', root=tmp, n=2)[1]
+    digits.unseen_clip(tmp/'unseen.mp4', 'up')
+
+def call_ssm(tmp):
+    ssm.discretise(torch.ones(3), -1.)
+    ssm.as_groups(torch.ones(2, 3, 4), 2, 4), ssm.as_groups(torch.ones(5, 3), 2, 4)
+    ssm.scan_form(lambda *a: a)
+    ssm.selective_scan_seq(**scan.rand_scan('full'))
+
+def call_scan(tmp):
+    for case in scan.SCAN_CASES:
+        for backend in ('auto', 'seq', 'tree', 'chunked'):
+            for dtype in (torch.float32, torch.float64, torch.bfloat16):
+                args = scan.rand_scan(case, dtype)
+                scan.selective_scan(**args | dict(return_last_state=True, backend=backend))
+    for name,why in scan.scan_backends().items():
+        if not why: scan.check_scan(lambda *a, name=name, **kw: scan.selective_scan(*a, backend=name, **kw))
+
+def call_bmamba(tmp):
+    x = torch.randn(2, 5, 8)
+    bmamba.check_block(bmamba.Mamba)
+    for bimamba in (True, False):
+        m = bmamba.Mamba(8, expand=1.5, dt_rank=2, bimamba=bimamba, bias=True)
+        m.deltas(x)
+        for norm in (bmamba.RMSNorm(8), bmamba.LayerNorm(8)):
+            block = bmamba.Block(m, norm, drop_path=.5, checkpointed=True)
+            block(*block(x))[0].sum().backward()
+            block.double()(x.double())
+            with torch.autocast('cpu', torch.bfloat16): block.float()(x)
+    bmamba.hearing(lambda o: o*2, x[:1])
+
+def call_scan_order(tmp):
+    for name in scan_order.list_orders():
+        order, = scan_order.permutations(name, 2, 3, 4)[:1]
+        scan_order.reorder(torch.randn(2, 25, 3), scan_order.inverse(order))
+    scan_order.permutations(scan_order.temporal_first, 2, 3, 4)
+    scan_order.check_order(scan_order.spatial_first)
+
+def call_model(tmp):
+    clip,picture = torch.randn(2, 3, 2, 8, 8),torch.randn(2, 3, 8, 8)
+    for kw in (SMALL, SMALL | dict(scan_order='temporal_first', rms_norm=False, use_checkpoint=True, checkpoint_num=1),
+               SMALL | dict(num_classes=0, img_size=(8, 8), ssm_cfg=dict(d_state=4), scan_order=scan_order.temporal_first)):
+        m = model.VideoMamba(**kw)
+        m(clip), model.delta_maps(m, clip), m.no_weight_decay()
+        m.double()(clip.double())
+    m = model.VideoMamba(**SMALL | dict(num_frames=None, stride=2))
+    m(picture), model.delta_maps(m, picture)
+    model.check_backbone(model.VideoMamba)
+    for name in model.list_models(): model.create_model(name, depth=1, img_size=32, num_frames=1, num_classes=2)
+    model.save_model(m, tmp/'m.safetensors', classes=['a'])
+    model.load_model(str(tmp/'m.safetensors'))
+
+class Clips:
+    "A data set of six random clips."
+    classes = ['a', 'b', 'c']
+    def __len__(self): return 6
+    def __getitem__(self, i): return torch.randn(3, 2, 8, 8, generator=torch.Generator().manual_seed(i)), i % 3
+
+def call_train(tmp):
+    train.mixup(torch.randn(2, 3), train.soft_targets(torch.tensor([0, 1]), 3, .1), .5)
+    m = model.VideoMamba(**SMALL)
+    config = train.TrainConfig(epochs=1, batch_size=3, mixup=.8, cutmix=1., smoothing=.1, clip_grad=1.)
+    train.show_history(train.fit(m, Clips(), Clips(), config, folder=tmp/'run'))
+    train.fit(m, Clips(), Clips(), config, folder=str(tmp/'run'), device='cpu', show=False, meta=dict(a=1))
+    train.fit(m, Clips(), config=train.TrainConfig(epochs=1, batch_size=3, amp='bf16'))
+    for wrong in (train.TrainConfig(epochs=2), train.TrainConfig(epochs=1, lr=.5)):
+        with suppress(ValueError): train.fit(m, Clips(), config=wrong, folder=tmp/'run')
+
+def call_doctor(tmp): doctor.doctor()
+
+
+def public(module):
+    "Functions and classes that a module shows, as (name, names of the functions that count as a call of it)."
+    for o in ast.parse(Path(module.__file__).read_text(encoding='utf-8')).body:
+        if isinstance(o, ast.FunctionDef) and not o.name.startswith('_'): yield o.name, {o.name}
+        if isinstance(o, ast.ClassDef) and not o.name.startswith('_'):
+            for m in o.body:
+                if isinstance(m, ast.FunctionDef) and m.name[:2] != '__': yield f'{o.name}.{m.name}', {m.name}
+
+def main():
+    called = set()
+    def note(frame, event, arg):
+        if event == 'call' and videomamba_nb.__name__ in frame.f_code.co_filename:
+            called.add((Path(frame.f_code.co_filename).stem, frame.f_code.co_name))
+    calls = {k.removeprefix('call_'): f for k,f in globals().items() if k.startswith('call_')}
+    sys.setprofile(note)
+    try:
+        with tempfile.TemporaryDirectory() as tmp, redirect_stdout(io.StringIO()):
+            for f in calls.values(): f(Path(tmp))
+    finally: sys.setprofile(None)
+    missing = []
+    for path in sorted(Path(videomamba_nb.__file__).parent.glob('[a-z]*.py')):
+        module = sys.modules.get(f'videomamba_nb.{path.stem}')
+        if module is None: missing.append(path.stem)
+        else: missing += [f'{path.stem}.{n}' for n,count in public(module) if not {(path.stem, o) for o in count} & called]
+    missing = [o for o in missing if o not in LONG]
+    if missing: sys.exit(f'never called in {Path(inspect.getfile(main)).name}: {", ".join(missing)}')
+
+if __name__ == '__main__': main()
