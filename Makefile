@@ -26,7 +26,7 @@ demo: $(VENV)/.demo.ok ## Make clips, train a small VideoMamba on them, look at 
 test: $(VENV)/.dev.ok ## Check style, run every notebook and all tests
 	$(BIN)/python -m videomamba_nb.doctor
 	$(BIN)/ruff check .
-	OMP_NUM_THREADS=2 $(BIN)/nbdev_test --timing
+	OMP_NUM_THREADS=2 OMP_WAIT_POLICY=PASSIVE $(BIN)/nbdev_test --timing
 	$(BIN)/python -m pytest -m 'not notebooks' --durations=5
 
 lab: $(VENV)/.dev.ok ## Open the notebooks in JupyterLab, at the first page

@@ -20,8 +20,9 @@ import time
 
 from notebooks import NBS, ROOT, SETTINGS, flags, notebooks, read_nb, source, write_nb
 
-ENV = {'PYTHONHASHSEED': '0', 'OMP_NUM_THREADS': '2', 'MKL_NUM_THREADS': '2', 'TZ': 'UTC', 'COLUMNS': '100',
-       'TQDM_DISABLE': '1', 'NO_COLOR': '1', 'HF_HUB_OFFLINE': '1', 'CUBLAS_WORKSPACE_CONFIG': ':4096:8'}
+ENV = {'PYTHONHASHSEED': '0', 'OMP_NUM_THREADS': '2', 'MKL_NUM_THREADS': '2', 'OMP_WAIT_POLICY': 'PASSIVE',
+       'TZ': 'UTC', 'COLUMNS': '100', 'TQDM_DISABLE': '1', 'NO_COLOR': '1', 'HF_HUB_OFFLINE': '1',
+       'CUBLAS_WORKSPACE_CONFIG': ':4096:8'}
 ANSI = re.compile(r'\x1b\[[0-9;?]*[ -/]*[@-~]')
 NUMBER = re.compile(r'(?<![\w.])[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?')
 

@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['param_groups', 'lr_at', 'soft_targets', 'mixup', 'cut_box', 'cutmix', 'mix', 'TrainConfig', 'Run', 'train_step',
            'epoch_seed', 'epoch_batches', 'file_names', 'check_labels', 'train_epoch', 'validate', 'save_run',
-           'read_run', 'about_run', 'check_same', 'resume', 'save_best', 'stoppable', 'epoch_line', 'fit',
-           'show_history']
+           'read_run', 'about_run', 'check_same', 'resume', 'save_best', 'stoppable', 'epoch_line', 'fit', 'show_curve']
 
 # %% ../nbs/30_train.ipynb #4fcae114
 import contextlib
@@ -180,7 +179,7 @@ def train_step(
     run.scaler.update()
     return loss.item(), (logits.argmax(1) == t.argmax(1)).float().mean().item()
 
-# %% ../nbs/30_train.ipynb #3bf1dae9
+# %% ../nbs/30_train.ipynb #b7d71b32
 def epoch_seed(
     seed:int, # Of the run
     epoch:int, # From 0
@@ -195,6 +194,7 @@ def epoch_batches(
     group:int=1, # Neighbours in the list that stay together
 )->list: # Lists of clip numbers
     "Shuffle, cut into batches, and leave out the rest; fewer clips than a batch make one small batch."
+    group = min(group, n)
     first = np.random.default_rng(seed).permutation(n//group)*group
     order = (first[:,None]+np.arange(group)).flatten().tolist()
     return [order[i*batch_size:(i+1)*batch_size] for i in range(max(1, len(order)//batch_size))]
@@ -381,17 +381,17 @@ def fit(
     model.eval()
     return run.history
 
-# %% ../nbs/30_train.ipynb #cc62f827
-def show_history(
+# %% ../nbs/30_train.ipynb #2dd99989
+def show_curve(
     history:list, # From `fit`
-    axs=None, # Two axes, for loss and accuracy; a new figure if left out
-): # The two axes
-    "Draw loss and accuracy over the epochs, training in grey, validation in black."
-    axs = plt.subplots(1, 2)[1] if axs is None else axs
-    epochs = [r['epoch'] for r in history]
-    for ax,what in zip(axs, ('loss', 'accuracy')):
-        names = [n for n in ('valid', 'train') if f'{n}_{what}' in history[0]]
-        lines = {n: [r[f'{n}_{what}'] for r in history] for n in names}
-        show_lines(lines, epochs, ax, 'epoch', what, colors=['#000000', '#9a9a9a'][-len(names):], marker=None)
-    axs[1].set_ylim(0, 1)
-    return axs
+    what:str='accuracy', # 'accuracy' or 'loss'
+    ax=None, # Where to draw; a new figure if left out
+    title:str='', # What to see, in a few words
+): # The axes
+    "Draw one quantity over the epochs, training in grey, validation in black."
+    names = [n for n in ('valid', 'train') if f'{n}_{what}' in history[0]]
+    lines = {n: [r[f'{n}_{what}'] for r in history] for n in names}
+    ax = show_lines(lines, [r['epoch'] for r in history], ax, xlabel='epoch', ylabel=what, title=title,
+                    colors=['#000000', '#9a9a9a'][-len(names):], marker=None)
+    if what == 'accuracy': ax.set_ylim(0, 1)
+    return ax
