@@ -97,14 +97,14 @@ def read_video(
     "Read a clip, or raise `VideoError` naming the file and what is wrong with it."
     return read_frames(path, _chooser(num_frames, sampling, mode, clip, num_clips, rate, rng), backend)
 
-# %% ../nbs/02_data.ipynb #d11c6869
+# %% ../nbs/02_data.ipynb #7c03cd18
 def _resize(clip, h, w):
-    "Bilinear resize of bytes to bytes, one frame at a time to save memory."
+    "Bilinear resize of bytes to bytes, sixteen frames at a time to save memory."
     out = np.empty((len(clip),h,w,3), dtype=np.uint8)
-    for o,f in zip(out, clip):
-        x = torch.from_numpy(np.ascontiguousarray(f)).permute(2,0,1)[None].float()
+    for i in range(0, len(clip), 16):
+        x = torch.from_numpy(np.ascontiguousarray(clip[i:i+16])).permute(0,3,1,2).float()
         y = F.interpolate(x, size=(h,w), mode='bilinear', align_corners=False, antialias=False)
-        o[:] = y[0].round_().byte().permute(1,2,0).numpy()
+        out[i:i+16] = y.round_().byte().permute(0,2,3,1).numpy()
     return out
 
 def resize_short(
@@ -229,7 +229,7 @@ class _Views(Dataset):
         "Choose the epoch whose draws follow; loader processes that are already running see it too."
         self._epoch[0] = epoch
 
-# %% ../nbs/02_data.ipynb #b8085f89
+# %% ../nbs/02_data.ipynb #56f11974
 class _Items(_Views):
     "Reading: the frames of an item, from the file or from memory, and the item itself."
     def frames(self,
@@ -253,7 +253,7 @@ class _Items(_Views):
         if not 0 <= i < len(self): raise IndexError(f'item {i} of {len(self)}')
         rng,(s,_,k) = np.random.default_rng([self.seed,int(self._epoch),int(i)]),self.view(i)
         clip = self.frames(i, rng)
-        if self.mode == 'train': clip = random_crop(clip, self.size, rng, self.scale)
+        if self.mode == 'train': clip = random_crop(clip, self.size, rng, self.scale, self.ratio)
         else: clip = view_crop(resize_short(clip, self.size), k, self.num_crops)
         if self.mode == 'train' and self.flip and rng.random() < .5: clip = clip[:,:,::-1]
         return normalize(clip),self.samples[s][1]
@@ -269,7 +269,7 @@ def _check_samples(samples, classes):
             raise ValueError(f'expected (path, label) pairs with whole labels from 0 to {top-1}, found {o!r}')
     return [(os.fspath(p),int(y)) for p,y in samples]
 
-# %% ../nbs/02_data.ipynb #80e7023d
+# %% ../nbs/02_data.ipynb #dd2a6b25
 class VideoDataset(_Items):
     "Clips from files: (x, label), x of shape (3, t, h, w). A bad file is a `VideoError`, never skipped."
     def __init__(self,
@@ -282,6 +282,7 @@ class VideoDataset(_Items):
         num_crops:int=1, # Test: crops per clip
         rate:int=4, # Dense: step between frames
         scale:tuple=(.5,1.), # Train: share of the picture that a crop keeps
+        ratio:tuple=(3/4,4/3), # Train: width to height of a crop
         flip:bool=False, # Train: mirror half of the clips
         seed:int=0, # Train: decides every draw, together with epoch and index
         classes:tuple|None=None, # Names of the labels
@@ -293,5 +294,5 @@ class VideoDataset(_Items):
         self.samples,self.classes = _check_samples(samples, classes),classes
         self.num_frames,self.size,self.flip,self.seed,self.backend = num_frames,size,flip,seed,backend
         self.mode,self.sampling,self.num_clips,self.num_crops = mode,sampling,num_clips,num_crops
-        self.rate,self.scale,self._held = rate,scale,{}
+        self.rate,self.scale,self.ratio,self._held = rate,scale,ratio,{}
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()

@@ -52,25 +52,25 @@ def _stamp(digit):
     stroke = ((x-.3)/.25).clamp(0, 1)
     return torch.cat([stroke,F.max_pool2d(stroke, 5, stride=1, padding=2)], 1) # 1 2 48 48
 
-# %% ../nbs/03_digits.ipynb #d4a8480a
+# %% ../nbs/03_digits.ipynb #84a71f47
 def _place(state, size):
     "Where each pixel of each frame looks into the stamp, from -1 to 1."
     x,y,a,s = torch.as_tensor(state, dtype=torch.float32)[:,:,None,None].unbind(1) # each t 1 1
     p = (torch.arange(size)+.5)/size
     dx,dy = (p-x+.5)%1-.5,(p[:,None]-y+.5)%1-.5
-    a,s = 2*math.pi*a,.42*2.7**s
+    a,s = 2*math.pi*a,.5*2.5**s
     return torch.stack([a.cos()*dx-a.sin()*dy,a.sin()*dx+a.cos()*dy], -1)*2/s[...,None] # t h w 2
 
-# %% ../nbs/03_digits.ipynb #5f5dd743
+# %% ../nbs/03_digits.ipynb #b59e2b34
 def draw_look(
     rng:np.random.Generator, # Where the draw comes from
 )->dict: # Start, amount, piece of the photograph, colours
     "Draw all that a clip consists of except its motion, its digit and its photograph."
     light,dark = rng.uniform(190, 255, 3),rng.uniform(0, 50, 3)
-    return dict(start=rng.random(4), amount=float(rng.uniform(.5, .75)), zoom=float(rng.uniform(.4, .8)),
+    return dict(start=rng.random(4), amount=float(rng.uniform(.6, .8)), zoom=float(rng.uniform(.4, .8)),
                 where=rng.random(2), stroke=light, rim=dark)
 
-# %% ../nbs/03_digits.ipynb #00780eea
+# %% ../nbs/03_digits.ipynb #f1110730
 def render(
     motion:str, # One of `MOTIONS`
     digit:np.ndarray, # 8x8 grey values from 0 to 16
@@ -85,7 +85,7 @@ def render(
     back = _resize(crop(photo[None], int(top), int(left), side), size, size).astype(np.float32)
     grid = _place(walk(motion, look['start'], look['amount'], num_frames), size)
     masks = F.grid_sample(_stamp(digit).expand(num_frames,-1,-1,-1), grid, align_corners=False).numpy()
-    out = np.tile(128+.4*(back-128), (num_frames,1,1,1))
+    out = np.tile(128+.25*(back-128), (num_frames,1,1,1))
     for mask,color in ((masks[:,1],look['rim']),(masks[:,0],look['stroke'])):
         out += mask[...,None]*(color.astype(np.float32)-out)
     return (out+.5).astype(np.uint8)

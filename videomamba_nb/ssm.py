@@ -66,7 +66,7 @@ def _check_args(u, delta, A, B, C, D, z, delta_bias):
     devices = sorted({str(x.device) for x in given})
     if len(devices) > 1: raise ValueError(f'all arguments must be on one device, found {devices}')
 
-# %% ../nbs/10_ssm.ipynb #3d2a00ca
+# %% ../nbs/10_ssm.ipynb #e88ae8c5
 def _scan_inputs(u, delta, A, B, C, delta_bias, delta_softplus):
     "Widen to float32, finish the step size, and bring `B` and `C` to the same groups."
     u,delta,A,B,C = map(at_least_f32, (u, delta, A, B, C))
@@ -74,7 +74,7 @@ def _scan_inputs(u, delta, A, B, C, delta_bias, delta_softplus):
     if delta_softplus: delta = F.softplus(delta)
     B,C = (as_groups(x, len(u), u.shape[-1]) for x in (B, C))
     g = math.lcm(B.shape[1], C.shape[1])
-    B,C = (x.repeat_interleave(g//x.shape[1], 1) for x in (B, C))
+    B,C = (x if x.shape[1] == g else x.repeat_interleave(g//x.shape[1], 1) for x in (B, C))
     return u, delta, A, B, C
 
 def _scan_output(y, u, D, z):

@@ -15,7 +15,8 @@ RESULTS = Path(__file__).parent/'results'
 def cpu_name():
     "The processor's own name."
     info = Path('/proc/cpuinfo')
-    names = [o.split(':')[1].strip() for o in info.read_text().splitlines() if o.startswith('model name')] if info.exists() else []
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [o.split(':')[1].strip() for o in lines if o.startswith('model name')]
     return names[0] if names else platform.processor() or platform.machine()
 
 

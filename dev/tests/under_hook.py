@@ -2,7 +2,9 @@
 
 A new function needs a call here: the script fails and names what was never called.
 """
+# ruff: noqa: E402, I001
 import ast
+import functools
 import inspect
 import io
 import sys
@@ -14,12 +16,13 @@ from jaxtyping import install_import_hook
 
 install_import_hook('videomamba_nb', 'beartype.beartype')
 
-import matplotlib.pyplot as plt  # noqa: E402
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
 
-import videomamba_nb  # noqa: E402
-from videomamba_nb import bmamba, core, data, digits, doctor, model, scan, scan_order, ssm, train, video, viz  # noqa: E402
+import videomamba_nb
+from videomamba_nb import bmamba, cli, core, data, demo, digits, evaluate, model
+from videomamba_nb import recipe, scan, scan_order, ssm, train, video, viz
 
 LONG = set() # calls that take minutes; the notebooks make them
 SMALL = dict(img_size=8, patch_size=4, depth=2, embed_dim=8, num_classes=3, num_frames=2)
@@ -145,16 +148,43 @@ class Clips:
     def __getitem__(self, i): return torch.randn(3, 2, 8, 8, generator=torch.Generator().manual_seed(i)), i % 3
 
 def call_train(tmp):
-    train.mixup(torch.randn(2, 3), train.soft_targets(torch.tensor([0, 1]), 3, .1), .5)
+    recipe.mixup(torch.randn(2, 3), recipe.soft_targets(torch.tensor([0, 1]), 3, .1), .5)
+    train.show_curve([dict(epoch=1, train_accuracy=.5, train_loss=1.)], 'loss')
     m = model.VideoMamba(**SMALL)
-    config = train.TrainConfig(epochs=1, batch_size=3, mixup=.8, cutmix=1., smoothing=.1, clip_grad=1.)
-    train.show_history(train.fit(m, Clips(), Clips(), config, folder=tmp/'run'))
+    config = recipe.TrainConfig(epochs=1, batch_size=3, mixup=.8, cutmix=1., smoothing=.1, clip_grad=1.)
+    train.fit(m, Clips(), Clips(), config, folder=tmp/'run')
     train.fit(m, Clips(), Clips(), config, folder=str(tmp/'run'), device='cpu', show=False, meta=dict(a=1))
-    train.fit(m, Clips(), config=train.TrainConfig(epochs=1, batch_size=3, amp='bf16'))
-    for wrong in (train.TrainConfig(epochs=2), train.TrainConfig(epochs=1, lr=.5)):
+    train.fit(m, Clips(), config=recipe.TrainConfig(epochs=1, batch_size=3, amp='bf16'))
+    for wrong in (recipe.TrainConfig(epochs=2), recipe.TrainConfig(epochs=1, lr=.5)):
         with suppress(ValueError): train.fit(m, Clips(), config=wrong, folder=tmp/'run')
 
-def call_doctor(tmp): doctor.doctor()
+def call_evaluate(tmp):
+    probs,labels = torch.rand(4, 3),torch.tensor([0, 1, 2, 0])
+    evaluate.topk_accuracy(probs, labels, 2), evaluate.confusion(labels, labels, 3)
+    evaluate.merge_views(['a', 'b', 'a', 'b'], probs)
+    m,path = model.VideoMamba(**SMALL),call_video(tmp)
+    ds = data.VideoDataset([(str(path), 1)], 2, 8, mode='test', num_clips=2, num_crops=3)
+    found = evaluate.evaluate(m, ds, batch_size=4)
+    repr(found), found.top1, found.top5, found.confusion()
+    evaluate.predict(m, path), evaluate.file_views(m, str(path), clips=1), evaluate.shipped_weights()
+    evaluate.look(m, torch.randn(2, 3, 2, 8, 8)), evaluate.show_look(m, torch.randn(1, 3, 2, 8, 8))
+    plt.close('all')
+
+def call_demo_and_cli(tmp):
+    config = recipe.TrainConfig(epochs=1, batch_size=4)
+    demo.demo = functools.partial(demo.demo, clips=dict.fromkeys(('train', 'valid', 'test'), 4), config=config, root=tmp)
+    out,listed = tmp/'demo',tmp/'list.csv'
+    for _ in range(2): cli.main(['demo', '--out', str(out)]) # the second finds it done
+    clip = str(digits.unseen_clip(tmp/'unseen.mp4', 'up'))
+    listed.write_text(f'{clip},2\n')
+    weights = ['--weights', str(out/'moving_digits.safetensors')]
+    (tmp/'names.txt').write_text('a\nb\nc\n')
+    small = '--size 16 --depth 1 --dim 8 --frames 2 --epochs 1'.split()
+    for args in (['classify', clip, *weights], ['classify', clip, '--json', *weights],
+                 ['evaluate', str(listed), '--views', '2x1', *weights], ['doctor'], ['doctor', '--json'],
+                 ['train', str(listed), '--out', str(tmp/'run2'), '--classes', str(tmp/'names.txt'), *small]):
+        rc = cli.main(args)
+        if rc: sys.exit(f'videomamba {" ".join(args)}: exit code {rc}')
 
 
 def public(module):
