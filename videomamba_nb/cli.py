@@ -227,7 +227,7 @@ def build_parser()->argparse.ArgumentParser: # For `main`
     p.add_argument('--json', action='store_true', help='answer in JSON')
     return top
 
-# %% ../nbs/70_cli.ipynb #2807b47a
+# %% ../nbs/70_cli.ipynb #ffb54b1b
 def main(
     argv:list | None=None, # Arguments; those of the process if left out
 )->int: # Exit code: 0 done, 1 a file or value was wrong, 2 usage, 130 Ctrl-C
@@ -236,7 +236,7 @@ def main(
     except SystemExit as e: return int(e.code or 0)
     try: return args.run(args)
     except KeyboardInterrupt as e:
-        print(f'\nvideomamba: {e or "stopped"}', file=sys.stderr)
+        print(f'\nvideomamba: {e or "stopped; the same command goes on where it can"}', file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -97,14 +97,13 @@ def read_video(
     "Read a clip, or raise `VideoError` naming the file and what is wrong with it."
     return read_frames(path, _chooser(num_frames, sampling, mode, clip, num_clips, rate, rng), backend)
 
-# %% ../nbs/02_data.ipynb #7c03cd18
+# %% ../nbs/02_data.ipynb #c7cda294
 def _resize(clip, h, w):
     "Bilinear resize of bytes to bytes, sixteen frames at a time to save memory."
     out = np.empty((len(clip),h,w,3), dtype=np.uint8)
     for i in range(0, len(clip), 16):
         x = torch.from_numpy(np.ascontiguousarray(clip[i:i+16])).permute(0,3,1,2).float()
-        y = F.interpolate(x, size=(h,w), mode='bilinear', align_corners=False, antialias=False)
-        out[i:i+16] = y.round_().byte().permute(0,2,3,1).numpy()
+        out[i:i+16] = F.interpolate(x, (h,w), mode='bilinear').round_().byte().permute(0,2,3,1).numpy()
     return out
 
 def resize_short(

@@ -159,7 +159,7 @@ def demo_picture(
     right.text(len(history), 1/len(MOTIONS), 'chance', fontsize=8, color='#6b6b6b', va='bottom', ha='right')
     return fig
 
-# %% ../nbs/66_demo.ipynb #b1894e0b
+# %% ../nbs/66_demo.ipynb #106371eb
 def show_off(
     model:VideoMamba, # Trained
     path:Path, # A video file
@@ -174,7 +174,7 @@ def show_off(
         set_style()
         title = f'VideoMamba saw: {answer} ({probs.max():.1%})'
         fig = demo_picture(x, look(model, x)[0].numpy(), probs, truth, history, title)
-        with atomic_write(out) as tmp: fig.savefig(tmp, format='png', dpi=200)
+        with atomic_write(out) as tmp: fig.savefig(tmp, format='png', dpi=150)
         plt.close(fig)
     return dict(file=path.name, truth=truth, answer=answer, probability=round(probs.max().item(), 4))
 
