@@ -53,8 +53,8 @@ def main():
         print(rows[-1], flush=True)
     if args.ship:
         first = home/f'seed{args.seeds[0]}'
-        shutil.copy(first/'moving_digits.safetensors', ROOT/'videomamba_nb'/'weights'/'moving_digits.safetensors')
-        shutil.copy(first/'demo.png', ROOT/'nbs'/'img'/'demo.png')
+        shutil.copyfile(first/'moving_digits.safetensors', ROOT/'videomamba_nb'/'weights'/'moving_digits.safetensors')
+        shutil.copyfile(first/'demo.png', ROOT/'nbs'/'img'/'demo.png')
 
 
 if __name__ == '__main__':
