@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .block_ops import add_norm, bi_conv, fast_mixer, has_hooks, project
+from .block_ops import add_norm, bi_conv, fast_mixer, has_hooks, project, project_halves
 from .core import at_least_f32, fill_by_rule, input_by_rule, test_tensor
 from .scan import bi_selective_scan, selective_scan
 from .ssm import project_delta
@@ -77,7 +77,7 @@ class MambaDirections(nn.Module):
         us = bi_conv(x, *[o for c in convs for o in (c.weight[:,0], c.bias)])
         return list(us[:len(convs)])
 
-# %% ../nbs/12_bmamba.ipynb #c106c95d
+# %% ../nbs/12_bmamba.ipynb #1315e8a8
 class MambaArguments(MambaDirections):
     "How the arguments of the scan follow from the convolved signal."
     def direction(self,
@@ -108,7 +108,7 @@ class MambaForward(MambaArguments):
         "Mix along the sequence, in both directions if `bimamba`."
         fast = fast_mixer(self, hidden)
         if fast: return fast(self, hidden)
-        x,z = project(self.in_proj, hidden).transpose(1, 2).chunk(2, 1)
+        x,z = (o.transpose(1, 2) for o in project_halves(self.in_proj, hidden))
         ways = self.directions(x)
         y = bi_selective_scan(*ways, z=z) if self.bimamba else selective_scan(z=z, **ways[0])
         return project(self.out_proj, y.transpose(1, 2))
@@ -262,7 +262,7 @@ def add_residual(
     x = hidden if residual is None else hidden+residual
     return at_least_f32(x) if in_fp32 else x
 
-# %% ../nbs/12_bmamba.ipynb #dedd4d17
+# %% ../nbs/12_bmamba.ipynb #ddb6bdca
 class Block(nn.Module):
     "Add, then normalise, then mix; the running sum travels beside the tokens."
     def __init__(self,
