@@ -29,8 +29,8 @@ def where():
                 threads=torch.get_num_threads(), torch=torch.__version__, python=platform.python_version())
 
 
-def medians(calls, rounds=7, warmup=1, limit=60.):
-    "Time `calls` (name -> function) in turn, round by round, and return the median of each in milliseconds."
+def timings(calls, rounds=7, warmup=1, limit=60.):
+    "Time `calls` (name -> function) in turn, round by round: name -> milliseconds of each round, two rounds at least."
     times = {name: [] for name in calls}
     start = time.perf_counter()
     for i in range(warmup+rounds):
@@ -41,15 +41,44 @@ def medians(calls, rounds=7, warmup=1, limit=60.):
                 times[name].append((time.perf_counter()-t)*1e3)
         if i > warmup and time.perf_counter()-start > limit:
             break
-    return {name: statistics.median(ts) for name, ts in times.items()}
+    return times
 
 
-def write_rows(name, rows):
-    "Write `rows` to `results/<name>.csv`, each with where it was measured."
-    RESULTS.mkdir(exist_ok=True)
-    rows = [where() | row for row in rows]
-    with open(RESULTS/f'{name}.csv', 'w', newline='') as f:
+def medians(calls, rounds=7, warmup=1, limit=60.):
+    "The median of each call's `timings`, in milliseconds."
+    return {name: statistics.median(ts) for name, ts in timings(calls, rounds, warmup, limit).items()}
+
+
+def _write(path, rows, header):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, 'w' if header else 'a', newline='') as f:
         writer = csv.DictWriter(f, fieldnames=list(rows[0]), lineterminator='\n')
-        writer.writeheader()
+        if header:
+            writer.writeheader()
         writer.writerows(rows)
-    return RESULTS/f'{name}.csv'
+    return path
+
+
+def _located(rows):
+    here = where()
+    return [here | row for row in rows]
+
+
+def write_rows(name, rows, folder=RESULTS):
+    "Write `rows` to `results/<name>.csv`, each with where it was measured."
+    return _write(Path(folder)/f'{name}.csv', _located(rows), True)
+
+
+def append_rows(name, rows, folder=RESULTS):
+    "The same at the end of the file, which starts here if there is none."
+    path = Path(folder)/f'{name}.csv'
+    return _write(path, _located(rows), not path.exists())
+
+
+def read_rows(name, folder=RESULTS):
+    "The rows of `results/<name>.csv` as dicts of text; none if there is no such file."
+    path = Path(folder)/f'{name}.csv'
+    if not path.exists():
+        return []
+    with open(path, newline='') as f:
+        return list(csv.DictReader(f))
