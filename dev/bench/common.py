@@ -1,5 +1,6 @@
 "What every benchmark shares: fair medians, and a row that says where it was measured."
 import csv
+import ctypes
 import datetime
 import platform
 import statistics
@@ -27,6 +28,13 @@ def where():
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_name()
     return dict(date=datetime.date.today().isoformat(), commit=git('rev-parse', '--short', 'HEAD') or 'none', device=device,
                 threads=torch.get_num_threads(), torch=torch.__version__, python=platform.python_version())
+
+
+def tune_malloc():
+    "Let glibc keep large blocks that are freed, for the rest of this process; `RuntimeError` where there is no glibc."
+    mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
+    if mallopt is None or not (mallopt(-3, 1 << 30) and mallopt(-1, 2**31-1)): # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+        raise RuntimeError('tuned malloc needs glibc')
 
 
 def timings(calls, rounds=7, warmup=1, limit=60.):

@@ -34,80 +34,120 @@ INLINE float plain_deg5(float x) {
     return q.f;
 }
 
+/* The vector algorithms work on U vectors at once, step by step over all of them, so that none waits for the one before. */
+#define EACH for (int j = 0; j < U; j++)
+
 #ifdef __AVX2__
 #define V8(x) _mm256_set1_ps(x)
 #define ADDI8(q, n) _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(q), n))
-INLINE __m256 avx2_deg5_unclamped(__m256 x) {
-    __m256 t = x + V8(12582912.f), f = x - (t - V8(12582912.f));
-    __m256 q = V8(0.00967151299f) + f*V8(0.00132647273f);
-    q = V8(0.240222424f) + f*(V8(0.0555073358f) + f*q);
-    q = V8(1.f) + f*(V8(0.693147004f) + f*q);
-    return ADDI8(q, _mm256_slli_epi32(_mm256_castps_si256(t), 23));
+INLINE void avx2_deg5_unclamped(__m256 *x, const int U) {
+    __m256 t[U], q[U];
+    EACH t[j] = x[j] + V8(12582912.f);
+    EACH x[j] = x[j] - (t[j] - V8(12582912.f));
+    EACH q[j] = V8(0.00967151299f) + x[j]*V8(0.00132647273f);
+    EACH q[j] = V8(0.0555073358f) + x[j]*q[j];
+    EACH q[j] = V8(0.240222424f) + x[j]*q[j];
+    EACH q[j] = V8(0.693147004f) + x[j]*q[j];
+    EACH q[j] = V8(1.f) + x[j]*q[j];
+    EACH x[j] = ADDI8(q[j], _mm256_slli_epi32(_mm256_castps_si256(t[j]), 23));
 }
-INLINE __m256 avx2_deg5(__m256 x) { return avx2_deg5_unclamped(_mm256_max_ps(x, V8(-126.f))); }
-INLINE __m256 avx2_table8_deg3(__m256 x) {    /* eighths: the low 3 bits choose from a table in one register */
-    x = _mm256_max_ps(x, V8(-126.f));
-    __m256 t = x + V8(1572864.f), f = x - (t - V8(1572864.f));
-    __m256i i = _mm256_castps_si256(t);
-    __m256 T = _mm256_permutevar8x32_ps(_mm256_loadu_ps(tab8), i);
-    __m256 q = V8(0.693147242f) + f*(V8(0.240257636f) + f*V8(0.0554962233f));
-    return ADDI8(T + (T*f)*q, _mm256_slli_epi32(_mm256_andnot_si256(_mm256_set1_epi32(7), i), 20));
+INLINE void avx2_deg5(__m256 *x, const int U) {
+    EACH x[j] = _mm256_max_ps(x[j], V8(-126.f));
+    avx2_deg5_unclamped(x, U);
+}
+INLINE void avx2_table8_deg3(__m256 *x, const int U) {    /* eighths: the low 3 bits choose from a table in one register */
+    __m256 t[U], q[U], T[U];
+    EACH x[j] = _mm256_max_ps(x[j], V8(-126.f));
+    EACH t[j] = x[j] + V8(1572864.f);
+    EACH x[j] = x[j] - (t[j] - V8(1572864.f));
+    EACH T[j] = _mm256_permutevar8x32_ps(_mm256_loadu_ps(tab8), _mm256_castps_si256(t[j]));
+    EACH q[j] = V8(0.240257636f) + x[j]*V8(0.0554962233f);
+    EACH q[j] = V8(0.693147242f) + x[j]*q[j];
+    EACH x[j] = T[j]*x[j];
+    EACH q[j] = T[j] + x[j]*q[j];
+    EACH x[j] = ADDI8(q[j], _mm256_slli_epi32(_mm256_andnot_si256(_mm256_set1_epi32(7), _mm256_castps_si256(t[j])), 20));
 }
 #endif
 
 #ifdef __AVX512F__
 #define V16(x) _mm512_set1_ps(x)
-INLINE __m512 deg5_16(__m512 f) {
-    __m512 q = V16(0.00967151299f) + f*V16(0.00132647273f);
-    q = V16(0.240222424f) + f*(V16(0.0555073358f) + f*q);
-    return V16(1.f) + f*(V16(0.693147004f) + f*q);
+INLINE void deg5_16(const __m512 *f, __m512 *q, const int U) {
+    EACH q[j] = V16(0.00967151299f) + f[j]*V16(0.00132647273f);
+    EACH q[j] = V16(0.0555073358f) + f[j]*q[j];
+    EACH q[j] = V16(0.240222424f) + f[j]*q[j];
+    EACH q[j] = V16(0.693147004f) + f[j]*q[j];
+    EACH q[j] = V16(1.f) + f[j]*q[j];
 }
-INLINE __m512 avx512_deg5(__m512 x) {
-    x = _mm512_max_ps(x, V16(-126.f));
-    __m512 t = x + V16(12582912.f), q = deg5_16(x - (t - V16(12582912.f)));
-    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(q), _mm512_slli_epi32(_mm512_castps_si512(t), 23)));
+INLINE void avx512_deg5(__m512 *x, const int U) {
+    __m512 t[U], q[U];
+    EACH x[j] = _mm512_max_ps(x[j], V16(-126.f));
+    EACH t[j] = x[j] + V16(12582912.f);
+    EACH x[j] = x[j] - (t[j] - V16(12582912.f));
+    deg5_16(x, q, U);
+    EACH x[j] = _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(q[j]), _mm512_slli_epi32(_mm512_castps_si512(t[j]), 23)));
 }
-INLINE __m512 avx512_deg5_scalef(__m512 x) {
-    __m512 s = _mm512_roundscale_ps(x, 0x08);
-    return _mm512_scalef_ps(deg5_16(x - s), s);
+INLINE void avx512_deg5_scalef(__m512 *x, const int U) {
+    __m512 s[U], q[U];
+    EACH s[j] = _mm512_roundscale_ps(x[j], 0x08);
+    EACH x[j] = x[j] - s[j];
+    deg5_16(x, q, U);
+    EACH x[j] = _mm512_scalef_ps(q[j], s[j]);
 }
-INLINE __m512 avx512_table16_deg3(__m512 x) {
-    __m512 t = x + V16(786432.f), s = t - V16(786432.f), f = x - s;
-    __m512 T = _mm512_permutexvar_ps(_mm512_castps_si512(t), _mm512_loadu_ps(tab16));
-    __m512 q = V16(0.693147242f) + f*(V16(0.240257636f) + f*V16(0.0554962233f));
-    return _mm512_scalef_ps(T + (T*f)*q, s);
+INLINE void avx512_table16_deg3(__m512 *x, const int U) {
+    __m512 t[U], s[U], q[U], T[U];
+    EACH t[j] = x[j] + V16(786432.f);
+    EACH s[j] = t[j] - V16(786432.f);
+    EACH x[j] = x[j] - s[j];
+    EACH T[j] = _mm512_permutexvar_ps(_mm512_castps_si512(t[j]), _mm512_loadu_ps(tab16));
+    EACH q[j] = V16(0.240257636f) + x[j]*V16(0.0554962233f);
+    EACH q[j] = V16(0.693147242f) + x[j]*q[j];
+    EACH x[j] = T[j]*x[j];
+    EACH x[j] = _mm512_scalef_ps(T[j] + x[j]*q[j], s[j]);
 }
-INLINE __m512 avx512_table32_deg2(__m512 x) {
-    __m512 t = x + V16(393216.f), s = t - V16(393216.f), f = x - s;
-    __m512 T = _mm512_permutex2var_ps(_mm512_loadu_ps(tab32), _mm512_castps_si512(t), _mm512_loadu_ps(tab32+16));
-    return _mm512_scalef_ps(T + (T*f)*(V16(0.693157315f) + f*V16(0.240226507f)), s);
+INLINE void avx512_table32_deg2(__m512 *x, const int U) {
+    __m512 t[U], s[U], q[U], T[U];
+    EACH t[j] = x[j] + V16(393216.f);
+    EACH s[j] = t[j] - V16(393216.f);
+    EACH x[j] = x[j] - s[j];
+    EACH T[j] = _mm512_permutex2var_ps(_mm512_loadu_ps(tab32), _mm512_castps_si512(t[j]), _mm512_loadu_ps(tab32+16));
+    EACH q[j] = V16(0.693157315f) + x[j]*V16(0.240226507f);
+    EACH x[j] = T[j]*x[j];
+    EACH x[j] = _mm512_scalef_ps(T[j] + x[j]*q[j], s[j]);
 }
 #endif
 
-/* For each algorithm: a run over an array, and the recurrence h = exp2(d*A)*h + du*B, y += h*C for W channels,
-   B states at a time so that they fit the registers. */
+/* For each algorithm: runs over an array, and the recurrence h = exp2(d*A)*h + du*B, y += h*C for one vector of channels.
+   It takes NB states at a time, so that they fit the registers. */
+#define RUN(name, V, W, LOAD, STORE, UNROLL) \
+static void run##UNROLL##_##name(const float *in, float *out, long n) { \
+    enum { U = UNROLL }; \
+    for (long i = 0; i + U*W <= n; i += U*W) { \
+        V x[U]; \
+        EACH x[j] = LOAD(in + i + j*W); \
+        name(x, U); \
+        EACH STORE(out + i + j*W, x[j]); \
+    } \
+}
 #define RECURRENCE(name, V, W, LOAD, STORE, SET, NB) \
 static void rec##NB##_##name(const float *d, const float *du, const float *A, const float *B, const float *C, float *y) { \
+    enum { U = NB }; \
     for (int s = 0; s < STATES; s += NB) { \
-        V h[NB], a[NB]; \
-        for (int j = 0; j < NB; j++) { h[j] = SET(0.f); a[j] = LOAD(A + (s+j)*W); } \
+        V h[NB], a[NB], x[NB]; \
+        EACH { h[j] = SET(0.f); a[j] = LOAD(A + (s+j)*W); } \
         for (int t = 0; t < TOKENS; t++) { \
-            V x = LOAD(d + t*W), w = LOAD(du + t*W), o = s ? LOAD(y + t*W) : SET(0.f); \
-            for (int j = 0; j < NB; j++) { \
-                h[j] = name(x*a[j])*h[j] + w*SET(B[t*STATES + s+j]); \
-                o += h[j]*SET(C[t*STATES + s+j]); \
-            } \
+            V dt = LOAD(d + t*W), w = LOAD(du + t*W), o = s ? LOAD(y + t*W) : SET(0.f); \
+            EACH x[j] = dt*a[j]; \
+            name(x, U); \
+            EACH h[j] = x[j]*h[j] + w*SET(B[t*STATES + s+j]); \
+            EACH o += h[j]*SET(C[t*STATES + s+j]); \
             STORE(y + t*W, o); \
         } \
     } \
 }
 #define ALGORITHM(name, V, W, LOAD, STORE, SET) \
-static void run_##name(const float *x, float *y, long n) { \
-    for (long i = 0; i < n; i += W) STORE(y+i, name(LOAD(x+i))); \
-} \
-RECURRENCE(name, V, W, LOAD, STORE, SET, 4) \
-RECURRENCE(name, V, W, LOAD, STORE, SET, 8) \
-RECURRENCE(name, V, W, LOAD, STORE, SET, 16)
+RUN(name, V, W, LOAD, STORE, 1) RUN(name, V, W, LOAD, STORE, 2) RUN(name, V, W, LOAD, STORE, 4) \
+RECURRENCE(name, V, W, LOAD, STORE, SET, 1) RECURRENCE(name, V, W, LOAD, STORE, SET, 2) \
+RECURRENCE(name, V, W, LOAD, STORE, SET, 4) RECURRENCE(name, V, W, LOAD, STORE, SET, 8)
 
 /* The plain recurrence works on 16 channels at a time, one loop over them, for the compiler to vectorise. */
 static void rec_plain_deg5(const float *d, const float *du, const float *A, const float *B, const float *C, float *y) {
@@ -141,10 +181,12 @@ ALGORITHM(avx512_table32_deg2, __m512, 16, _mm512_loadu_ps, _mm512_storeu_ps, V1
 
 typedef void (*run_fn)(const float *, float *, long);
 typedef void (*rec_fn)(const float *, const float *, const float *, const float *, const float *, float *);
-#define ENTRY(name, W) { #name, run_##name, { rec4_##name, rec8_##name, rec16_##name }, W }
-static const struct { const char *name; run_fn run; rec_fn rec[3]; int width; } table[] = {
-    { "plain_deg5", run_plain_deg5, { rec_plain_deg5, 0, 0 }, 16 },
-    { "libm_exp2f", run_libm, { 0, 0, 0 }, 1 },
+#define VARIANTS 4
+#define ENTRY(name, W) { #name, { run1_##name, run2_##name, run4_##name, 0 }, \
+                         { rec1_##name, rec2_##name, rec4_##name, rec8_##name }, W }
+static const struct { const char *name; run_fn run[VARIANTS]; rec_fn rec[VARIANTS]; int width; } table[] = {
+    { "plain_deg5", { run_plain_deg5 }, { rec_plain_deg5 }, 16 },
+    { "libm_exp2f", { run_libm }, { 0 }, 1 },
 #ifdef __AVX2__
     ENTRY(avx2_deg5_unclamped, 8), ENTRY(avx2_deg5, 8), ENTRY(avx2_table8_deg3, 8),
 #endif
@@ -162,23 +204,30 @@ void floor_init(void) {
 }
 int exp_count(void) { return (int)(sizeof table/sizeof *table); }
 const char *exp_name(int k) { return table[k].name; }
-void exp_run(int k, const float *x, float *y, long n) { table[k].run(x, y, n); }    /* n: a multiple of 16 */
+void exp_run(int k, int variant, const float *x, float *y, long n) { table[k].run[variant](x, y, n); }    /* n: a multiple of 64 */
 
-/* Seconds per exponential. */
-double exp_time(int k, long reps) {
+/* Seconds per exponential; -1 if algorithm k has no such variant (1, 2 or 4 vectors at a time). */
+double exp_time(int k, int variant, long reps) {
     float x[NEL], y[NEL];
+    run_fn f = table[k].run[variant];
+    if (!f) return -1;
     for (int i = 0; i < NEL; i++) x[i] = -20.f*i/NEL - 0.001f;
     double t = now();
-    for (long r = 0; r < reps; r++) { table[k].run(x, y, NEL); __asm__ volatile("" :: "r"(y) : "memory"); }
+    for (long r = 0; r < reps; r++) { f(x, y, NEL); __asm__ volatile("" :: "r"(y) : "memory"); }
     return (now()-t)/reps/NEL;
 }
 
-/* Seconds per state and token; `block` chooses 4, 8 or 16 states at a time; -1 if there is no such variant. */
-double recurrence_time(int k, int block, long reps) {
+/* Seconds per state and token; -1 if algorithm k has no such variant (1, 2, 4 or 8 states at a time). */
+double recurrence_time(int k, int variant, long reps) {
     float d[TOKENS*16], du[TOKENS*16], y[TOKENS*16], A[STATES*16], B[TOKENS*STATES], C[TOKENS*STATES];
-    rec_fn f = table[k].rec[block];
+    rec_fn f = table[k].rec[variant];
     if (!f) return -1;
-    for (int i = 0; i < TOKENS*16; i++) { d[i] = 0.001f + 0.1f*(i%37)/37; du[i] = d[i]*(i%11-5); B[i] = (i%13-6)*.2f; C[i] = (i%7-3)*.3f; }
+    for (int i = 0; i < TOKENS*16; i++) {
+        d[i] = 0.001f + 0.1f*(i%37)/37;
+        du[i] = d[i]*(i%11-5);
+        B[i] = (i%13-6)*.2f;
+        C[i] = (i%7-3)*.3f;
+    }
     for (int i = 0; i < STATES*16; i++) A[i] = -1.44f*(i/16+1);
     double t = now();
     for (long r = 0; r < reps; r++) { f(d, du, A, B, C, y); __asm__ volatile("" :: "r"(y) : "memory"); }

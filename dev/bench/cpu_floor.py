@@ -1,10 +1,9 @@
 """What this processor can do at most: exponentials, the recurrence in registers, multiply-adds, memory.
-Run: python dev/bench/cpu_floor.py [--out FOLDER] [--rounds 15]"""
+Run: python dev/bench/cpu_floor.py [--out FOLDER] [--rounds 15] [--threads 1,2]"""
 import argparse
 import ctypes
 import os
 import shutil
-import statistics
 import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -18,24 +17,23 @@ FLAGS = '-O3 -std=gnu99 -ffp-contract=fast -fno-math-errno -fno-trapping-math -s
 LIMIT = 3e-7 # an exponential with a larger relative error does not count as a floor
 
 
-def build(folder=None):
-    "Compile the C source for this processor and load it; `RuntimeError` if that is not possible here."
+def build(folder):
+    "Compile the C source for this processor into `folder`, and load it; `RuntimeError` if that is not possible here."
     cc = os.environ.get('CC') or next((o for o in ('cc', 'gcc', 'clang') if shutil.which(o)), None)
     if cc is None:
         raise RuntimeError('the floors need a C compiler: install gcc or clang, or name one in CC')
-    with tempfile.TemporaryDirectory() as tmp:
-        lib, errors = Path(folder or tmp)/'cpu_floor.so', []
-        for arch in ('-march=native', '-mcpu=native'): # the second for ARM with clang
-            r = subprocess.run([cc, *FLAGS, arch, str(SOURCE), '-o', str(lib), '-lm'], capture_output=True, text=True)
-            if r.returncode == 0:
-                return _typed(ctypes.CDLL(str(lib)))
-            errors.append(r.stderr.strip()[-500:])
+    lib, errors = Path(folder)/'cpu_floor.so', []
+    for arch in ('-march=native', '-mcpu=native'): # the second for ARM with clang
+        r = subprocess.run([cc, *FLAGS, arch, str(SOURCE), '-o', str(lib), '-lm'], capture_output=True, text=True)
+        if r.returncode == 0:
+            return _typed(ctypes.CDLL(str(lib)))
+        errors.append(r.stderr.strip()[-500:])
     raise RuntimeError(f'{cc} cannot build {SOURCE.name}: {errors}')
 
 
 def _typed(lib):
     i, l, d, p = ctypes.c_int, ctypes.c_long, ctypes.c_double, ctypes.c_void_p
-    kinds = dict(exp_count=(i,), exp_name=(ctypes.c_char_p, i), exp_run=(None, i, p, p, l), exp_time=(d, i, l),
+    kinds = dict(exp_count=(i,), exp_name=(ctypes.c_char_p, i), exp_run=(None, i, i, p, p, l), exp_time=(d, i, i, l),
                  recurrence_time=(d, i, i, l), fma_rate=(d, l), triad_time=(d, p, p, p, l, l), floor_init=(None,))
     for name, (result, *args) in kinds.items():
         getattr(lib, name).restype, getattr(lib, name).argtypes = result, args
@@ -48,12 +46,12 @@ def names(lib):
     return [lib.exp_name(k).decode() for k in range(lib.exp_count())]
 
 
-def exp2(lib, k, x):
+def exp2(lib, k, x, variant=0):
     "Algorithm number `k` on a float32 array."
     n = len(x)
-    x = np.ascontiguousarray(np.pad(x, (0, -n % 16)), dtype=np.float32)
+    x = np.ascontiguousarray(np.pad(x, (0, -n % 64)), dtype=np.float32)
     y = np.empty_like(x)
-    lib.exp_run(k, x.ctypes.data, y.ctypes.data, len(x))
+    lib.exp_run(k, variant, x.ctypes.data, y.ctypes.data, len(x))
     return y[:n]
 
 
@@ -78,51 +76,60 @@ def _reps(f, seconds=.02):
     return max(20, int(seconds/f(20)))
 
 
-def _median(f, threads, rounds):
+def _best(f, threads, rounds):
+    "The quickest of some rounds: a ceiling is the best ever seen, whoever else uses the machine."
     with ThreadPoolExecutor(threads) as pool:
-        return statistics.median(_together(f, threads, pool) for _ in range(rounds))
+        return min(_together(f, threads, pool) for _ in range(rounds))
+
+
+def variants(time, k):
+    "Numbers of the variants of algorithm `k` that `time` can run."
+    return [v for v in range(4) if time(k, v, 1) >= 0]
+
+
+def _exp_row(time, size, k, v, threads, rounds):
+    "Nanoseconds per number for one variant, over all threads."
+    reps = _reps(lambda n: time(k, v, n)*size)
+    return round(_best(lambda: time(k, v, reps), threads, rounds)/threads*1e9, 5)
 
 
 def exp_rows(lib, threads, rounds=15):
-    "Nanoseconds per exponential and per recurrence step of every algorithm, over all threads."
-    rows, blocks = [], (4, 8, 16)
+    "Every exponential, alone and in the recurrence."
+    rows, kinds = [], (('exp', lib.exp_time, 2048, 'vectors'), ('recurrence', lib.recurrence_time, 8192, 'states'))
     for k, name in enumerate(names(lib)):
         error = accuracy(lib, k)
-        row = dict(threads=threads, unit='ns', error=f'{error:.1e}', counts=int(error <= LIMIT))
-        reps = _reps(lambda n: lib.exp_time(k, n)*2048)
-        value = _median(lambda: lib.exp_time(k, reps), threads, rounds)/threads*1e9
-        rows.append(row | dict(quantity='exp', name=name, value=round(value, 5)))
-        for i, block in enumerate(blocks):
-            if lib.recurrence_time(k, i, 1) < 0:
-                continue
-            reps = _reps(lambda n: lib.recurrence_time(k, i, n)*8192)
-            value = _median(lambda: lib.recurrence_time(k, i, reps), threads, rounds)/threads*1e9
-            label = f'{name}, {block} states' if name != 'plain_deg5' else name
-            rows.append(row | dict(quantity='recurrence', name=label, value=round(value, 5)))
+        for quantity, time, size, at_once in kinds:
+            several = len(variants(time, k)) > 1
+            for v in variants(time, k):
+                rows.append(dict(quantity=quantity, name=f'{name}, {2**v} {at_once} at once' if several else name,
+                                 threads=threads, value=_exp_row(time, size, k, v, threads, rounds), unit='ns',
+                                 error=f'{error:.1e}', counts=int(error <= LIMIT)))
     return rows
+
+
+def _triad(lib, megabytes, threads, rounds):
+    n, reps = megabytes*2**18//threads, max(1, 256//megabytes)
+    arrays = [[np.ones(n, np.float32) for _ in range(3)] for _ in range(threads)]
+    def one(own):
+        return lib.triad_time(*(o.ctypes.data for o in own), n, reps)
+    with ThreadPoolExecutor(threads) as pool:
+        seconds = min(max(pool.map(one, arrays)) for _ in range(rounds))
+    return 12*n*threads*reps/seconds/1e9
 
 
 def memory_rows(lib, threads, rounds=15, megabytes=(16, 128)):
     "Gigabytes per second of a[i] = b[i] + s*c[i], 12 bytes per number, for arrays of two sizes."
-    rows = []
-    for mb in megabytes:
-        n = mb*2**18//threads
-        arrays = [[np.ones(n, np.float32) for _ in range(3)] for _ in range(threads)]
-        reps = max(1, 256//mb)
-        with ThreadPoolExecutor(threads) as pool:
-            times = [max(pool.map(lambda a: lib.triad_time(*(o.ctypes.data for o in a), n, reps), arrays)) for _ in range(rounds)]
-        value = 12*n*threads*reps/statistics.median(times)/1e9
-        rows.append(dict(quantity='triad', name=f'arrays of {mb} MB', threads=threads, value=round(value, 2), unit='GB/s'))
-    return rows
+    return [dict(quantity='triad', name=f'arrays of {o} MB', threads=threads, unit='GB/s',
+                 value=round(_triad(lib, o, threads, rounds), 2)) for o in megabytes]
 
 
 def measure(lib, threads=(1, 2), rounds=15, megabytes=(16, 128)):
-    "Every ceiling, as rows: medians over `rounds`."
+    "Every ceiling, as rows: the best of `rounds`."
     rows = []
     for t in threads:
         rows += exp_rows(lib, t, rounds)
-        rate = _median(lambda: -lib.fma_rate(10**6), t, rounds)
-        rows.append(dict(quantity='fma', name='multiply-adds', threads=t, value=round(-rate*t/1e9, 1), unit='GFLOP/s'))
+        rate = 1/_best(lambda: 1/lib.fma_rate(10**6), t, rounds) # of the slowest thread
+        rows.append(dict(quantity='fma', name='multiply-adds', threads=t, value=round(rate*t/1e9, 1), unit='GFLOP/s'))
         rows += memory_rows(lib, t, rounds, megabytes)
     keys = ('quantity', 'name', 'threads', 'value', 'unit', 'error', 'counts')
     return [{k: row.get(k, '') for k in keys} for row in rows]
@@ -140,25 +147,26 @@ def floors(rows):
     return best
 
 
-def best_exp(lib, rounds=5):
-    "Number of the fastest exponential that is accurate enough."
-    ks = [k for k in range(lib.exp_count()) if accuracy(lib, k) <= LIMIT]
-    return min(ks, key=lambda k: _median(lambda: lib.exp_time(k, 2000), 1, rounds))
+def best_variant(lib, time, rounds=5):
+    "The fastest that is accurate enough, of `lib.exp_time` or `lib.recurrence_time`: its two numbers."
+    pairs = [(k, v) for k in range(lib.exp_count()) if accuracy(lib, k) <= LIMIT for v in variants(time, k)]
+    return min(pairs, key=lambda o: _best(lambda: time(*o, 1000), 1, rounds))
 
 
-def exp_call(lib, k, count, threads, pool, repeat=20):
-    "A function that times `count` exponentials over all threads, in milliseconds; repeated so that starting costs nothing."
-    reps = max(1, count*repeat//threads//2048)
-    return lambda: _together(lambda: lib.exp_time(k, reps), threads, pool)*count/threads*1e3
+def floor_call(time, size, best, count, threads, pool):
+    "A function that does `count` exponentials or steps of the recurrence, shared between the threads of `pool`."
+    reps = max(1, round(count/threads/size))
+    return lambda: _together(lambda: time(*best, reps), threads, pool)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--out', default=RESULTS, help='folder for cpu_floor.csv')
     parser.add_argument('--rounds', type=int, default=15)
+    parser.add_argument('--threads', default='1,2', help='how many at the same time')
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as tmp:
-        rows = measure(build(tmp), (1, 2) if (os.cpu_count() or 1) > 1 else (1,), args.rounds)
+        rows = measure(build(tmp), [int(o) for o in args.threads.split(',')], args.rounds)
     for row in rows:
         print(*(f'{k}={v}' for k, v in row.items() if v != ''))
     for (quantity, threads), value in floors(rows).items():
