@@ -26,7 +26,7 @@ import ours
 import rivals
 import torch
 import torch.nn.functional as F
-from common import RESULTS, append_rows, read_rows, timings, tune_malloc, where, write_rows
+from common import RESULTS, append_rows, has_glibc, read_rows, timings, tune_malloc, where, write_rows
 
 STEPS = ('floor', 'scan', 'model', 'train', 'memory')
 LENGTHS = (197, 785, 1569, 3137, 6273, 12545)
@@ -213,7 +213,10 @@ def main():
         return child(args)
     args.threads = [int(o) for o in args.threads.split(',')]
     args.out = args.out or (Path(tempfile.mkdtemp(prefix='bench_cpu_')) if args.quick else RESULTS)
-    failed = 0
+    mallocs, failed = args.malloc.split(','), 0
+    if 'tuned' in mallocs and not has_glibc():
+        mallocs.remove('tuned')
+        print('tuned malloc needs glibc: left out', file=sys.stderr)
     for step in STEPS:
         if step not in args.only:
             continue
@@ -226,7 +229,7 @@ def main():
         if step == 'floor':
             ceilings(args)
         for threads in args.threads:
-            for malloc in args.malloc.split(','):
+            for malloc in mallocs:
                 failed |= spawn(step, malloc, threads, args)
     bars.report(args.out)
     sys.exit(failed)

@@ -30,11 +30,18 @@ def where():
                 threads=torch.get_num_threads(), torch=torch.__version__, python=platform.python_version())
 
 
+def has_glibc():
+    "Whether `tune_malloc` works here."
+    return platform.libc_ver()[0] == 'glibc'
+
+
 def tune_malloc():
-    "Let glibc keep large blocks that are freed, for the rest of this process; `RuntimeError` where there is no glibc."
-    mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
-    if mallopt is None or not (mallopt(-3, 1 << 30) and mallopt(-1, 2**31-1)): # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+    "Let glibc keep large blocks that are freed, for the rest of this process; `RuntimeError` if there is no glibc."
+    if not has_glibc():
         raise RuntimeError('tuned malloc needs glibc')
+    for option, value in ((-3, 1 << 30), (-1, 2**31-1)): # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+        if not ctypes.CDLL(None).mallopt(option, value):
+            raise RuntimeError(f'glibc refused mallopt({option}, {value})')
 
 
 def timings(calls, rounds=7, warmup=1, limit=60.):
