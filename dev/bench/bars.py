@@ -73,6 +73,13 @@ def verdict(values, need, more):
     return 'not measured' if None in values.values() else 'pass'
 
 
+def disturbed(folder=RESULTS, most=.05):
+    "How many tables were measured while others used more than `most` of the machine."
+    rows = [row for step in ('share', 'scan', 'model', 'train') for row in read_rows(f'cpu_{step}', folder)]
+    keys = ('threads', 'malloc', 'b', 'e', 'l', 'grads', 'frames', 'linear')
+    return len({tuple(row.get(k) for k in keys) for row in rows if float(row.get('others') or 0) > most})
+
+
 def report(folder=RESULTS):
     "Print every bar; return how many fail."
     failed = 0
@@ -82,6 +89,8 @@ def report(folder=RESULTS):
         told = verdict(values, need, more)
         failed += told == 'FAIL'
         print(f'{label:62} {("" if more else "<= ")+str(need):>7} {cells[0]:>8} {cells[1]:>8}  {told}')
+    if n := disturbed(folder):
+        print(f'{n} tables were measured while others used more than 5 % of the machine (column others): measure them again')
     return failed
 
 

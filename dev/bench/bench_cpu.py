@@ -7,7 +7,8 @@
     python dev/bench/bars.py                             the summary again, from the tables
 
 Within a table all calls take turns, round by round, in one process of its own; each number is a median. A table is one
-size, number of threads and setting of malloc (tuned: glibc keeps large blocks that are freed; the same for everybody)."""
+size, number of threads and setting of malloc (tuned: glibc keeps large blocks that are freed; the same for everybody).
+The column `others` is the share of the machine that other processes used meanwhile: measure again where it is not near 0."""
 import argparse
 import os
 import statistics
@@ -26,7 +27,7 @@ import ours
 import rivals
 import torch
 import torch.nn.functional as F
-from common import RESULTS, append_rows, has_glibc, read_rows, timings, tune_malloc, where, write_rows
+from common import RESULTS, Others, append_rows, has_glibc, read_rows, timings, tune_malloc, where, write_rows
 
 STEPS = ('floor', 'scan', 'model', 'train', 'memory')
 LENGTHS = (197, 785, 1569, 3137, 6273, 12545)
@@ -140,9 +141,10 @@ def child(args):
         for config in tables(step, args.quick, args.threads):
             if args.resume and is_done(read_rows(name, args.out), setting | config, where()):
                 continue
-            rows = measure(step, config, args.rounds, args.limit, args.quick, lib)
-            append_rows(name, [setting | row for row in rows], args.out)
-            show(step, dict(threads=args.threads, malloc=args.malloc) | config, rows)
+            with Others() as others:
+                rows = measure(step, config, args.rounds, args.limit, args.quick, lib)
+            append_rows(name, [setting | row | dict(others=others.share) for row in rows], args.out)
+            show(step, dict(threads=args.threads, malloc=args.malloc, others=others.share) | config, rows)
 
 
 def memory_step(args):

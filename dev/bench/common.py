@@ -2,6 +2,7 @@
 import csv
 import ctypes
 import datetime
+import os
 import platform
 import statistics
 import subprocess
@@ -42,6 +43,27 @@ def tune_malloc():
     for option, value in ((-3, 1 << 30), (-1, 2**31-1)): # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
         if not ctypes.CDLL(None).mallopt(option, value):
             raise RuntimeError(f'glibc refused mallopt({option}, {value})')
+
+
+def _busy():
+    "Seconds that all cores together have worked so far, this process left out; None where the system does not tell."
+    stat = Path('/proc/stat')
+    if not stat.exists():
+        return None
+    user, nice, system, _, _, irq, softirq, steal, *_ = map(int, stat.read_text().split()[1:11])
+    return (user+nice+system+irq+softirq+steal)/os.sysconf('SC_CLK_TCK') - time.process_time()
+
+
+class Others:
+    "How much of the machine others used within a `with` block: `share`, from 0 to 1, or None if unknown."
+    def __enter__(self):
+        self.busy, self.start, self.share = _busy(), time.perf_counter(), None
+        return self
+
+    def __exit__(self, *args):
+        if self.busy is not None:
+            seconds = (time.perf_counter()-self.start)*os.cpu_count()
+            self.share = round(min(1., max(0., (_busy()-self.busy)/seconds)), 3)
 
 
 def timings(calls, rounds=7, warmup=1, limit=60.):

@@ -1,7 +1,9 @@
 "The benchmarks run, on tiny shapes, and what they compare with is right. No test asserts a time."
+import os
 import shutil
 import subprocess
 import sys
+import time
 from importlib.util import find_spec
 
 import accuracy
@@ -174,17 +176,25 @@ def test_rows_are_appended_and_resumed(tmp_path):
     for other in (config | dict(l=6), config | dict(malloc='tuned')): assert not bench_cpu.is_done(rows, other, here)
     assert not bench_cpu.is_done(rows, config, here | dict(commit='another'))
 
+@pytest.mark.skipif(common._busy() is None, reason='this system does not tell how busy it is')
+def test_others_are_noticed():
+    busy = 'import time; t = time.time()\nwhile time.time() < t+1.5: pass'
+    with subprocess.Popen([sys.executable, '-c', busy]), common.Others() as others: time.sleep(1.2)
+    assert others.share > .2/os.cpu_count()
+
 def test_bars(tmp_path, capsys):
     "A bar passes where it is reached with every malloc it names, fails where one is not, else is not measured."
     config = bars.SCAN | dict(grads=0, threads=2)
     ms = dict(default=dict(cpu=1, mambapy=120, loop=60, chunked=20), tuned=dict(cpu=1, mambapy=50, loop=45, chunked=20))
-    rows = [config | dict(malloc=m, backend=k, ms=v) for m, o in ms.items() for k, v in o.items()]
+    rows = [config | dict(malloc=m, backend=k, ms=v, others=.3) for m, o in ms.items() for k, v in o.items()]
     common.append_rows('cpu_scan', rows, tmp_path)
     bars.report(tmp_path)
-    told = {line[:62].strip(): line.split()[-1] for line in capsys.readouterr().out.splitlines() if line}
+    out = capsys.readouterr().out
+    told = {line[:62].strip(): line.split()[-1] for line in out.splitlines() if line}
     assert told['scan forward, cpu against loop'] == 'FAIL' # 60 and 45, where 50 is needed
     assert told['scan forward, chunked against mambapy'] == 'FAIL' # 6 and 2.5
     assert told['scan forward + backward, cpu against loop'] == 'measured'
+    assert '2 tables were measured while others' in out
     assert bars.verdict(dict(a=40, b=41), 40, True) == 'pass' and bars.verdict(dict(a=1.2), 1.1, False) == 'FAIL'
 
 def test_command_line(tmp_path):
