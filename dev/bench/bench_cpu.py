@@ -74,7 +74,7 @@ def model_calls(frames, train, size):
     "VideoMamba-Ti on every scan, and the transformers, on one clip: forward, or a training step without the optimiser."
     names = [k for k in ('cpu', 'chunked', 'mambapy') if ours.can_run(k) and (k != 'mambapy' or frames <= 8)]
     if not train and frames <= 8:
-        names.append('loop')
+        names += ['loop'] + ['PyTorch block, mambapy']*ours.can_run('mambapy')
     side = size.get('img_size', 224)
     x, target = torch.randn(1, 3, frames, side, side), torch.tensor([3])
     def step(model):

@@ -1,23 +1,17 @@
 "What the package has to offer a benchmark: its scans under one call, its model on a chosen scan, its linear layers."
 import os
 import sys
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from functools import cache, partial
 from importlib.util import find_spec
 from unittest.mock import patch
 
 import torch
-import torch.nn.functional as F
-from rivals import NEEDS_MAMBAPY, SCANS, linear_layers, one_direction
+from rivals import NEEDS_MAMBAPY, SCANS, linear_layers
 
-from videomamba_nb import bmamba, scan
+from videomamba_nb import block_cpu, bmamba, scan
 from videomamba_nb.core import set_seed
 from videomamba_nb.model import create_model
-
-try:
-    from videomamba_nb import block_cpu
-except ImportError:
-    block_cpu = None
 
 
 def make_scan(b=1, e=384, n=16, l=1569, dtype=torch.float32, grads=False, seed=0):
@@ -40,27 +34,15 @@ def leaves(fwd, bwd, z):
     return [o for o in (*fwd.values(), *bwd.values(), z) if isinstance(o, torch.Tensor)]
 
 
-def _two_calls(one, fwd, bwd, z):
-    "Both directions with a scan of one direction: flip, scan, flip back."
-    signals = ('u', 'delta', 'B', 'C')
-    bwd = {k: v.flip(-1) if k in signals else v for k, v in bwd.items()}
-    return one(**fwd, z=z) + one(**bwd, z=None if z is None else z.flip(-1)).flip(-1)
-
-
 def bi_scan(name):
     "A scan of both directions, `f(fwd, bwd, z)`: a backend of the package, or a rival."
-    if name in SCANS:
-        return SCANS[name]
-    if hasattr(scan, 'bi_selective_scan'):
-        return lambda fwd, bwd, z=None: scan.bi_selective_scan(fwd, bwd, z=z, backend=name)
-    one = partial(scan.selective_scan, backend=name)
-    return lambda fwd, bwd, z=None: _two_calls(one, fwd, bwd, z)
+    return SCANS.get(name) or partial(scan.bi_selective_scan, backend=name)
 
 
 @cache
 def can_run(name):
     "Whether this scan can run here; the reason goes to stderr if not."
-    why = '' if name in SCANS else scan.scan_backends().get(name, 'unknown name')
+    why = '' if name in SCANS else scan.scan_backends('cpu').get(name, 'unknown name')
     if name == 'mambapy' and find_spec('mambapy') is None:
         why = NEEDS_MAMBAPY
     if why:
@@ -70,38 +52,37 @@ def can_run(name):
 
 @contextmanager
 def model_scan(name):
-    "Run models on one scan, a backend of the package or a rival; `RuntimeError` if the rival was never called."
-    target = 'bi_selective_scan' if hasattr(bmamba, 'bi_selective_scan') else 'selective_scan'
-    two, calls = target.startswith('bi'), []
-    if name in SCANS:
-        def fn(*args, backend='auto', **kwargs):
-            calls.append(name)
-            return (SCANS[name] if two else one_direction(name))(*args, **kwargs)
-        change = patch.object(bmamba, target, fn)
-    else:
-        change = nullcontext() if two else patch.object(bmamba, target, partial(scan.selective_scan, backend=name))
-    with patch.dict(os.environ, VIDEOMAMBA_SCAN='chunked' if name in SCANS else name), change:
+    """Run models on one scan: a backend of the package with the block that goes with it, a rival in the block with our
+    kernels around it, or 'PyTorch block, mambapy'; `RuntimeError` if the rival was never called."""
+    *plain, name = name.split(', ')
+    if name not in SCANS:
+        with patch.dict(os.environ, VIDEOMAMBA_SCAN=name):
+            yield
+        return
+    calls = []
+    def fn(fwd, bwd, z=None, **kwargs):
+        calls.append(name)
+        return SCANS[name](fwd, bwd, z)
+    with (patch.dict(os.environ, VIDEOMAMBA_SCAN='chunked' if plain else 'cpu'),
+          patch.object(bmamba, 'bi_selective_scan', fn), patch.object(bmamba, 'fast_mixer', lambda *args: None)):
         yield
-    if name in SCANS and not calls:
-        raise RuntimeError(f'the block does not call bmamba.{target}: this was not {name}')
+    if not calls:
+        raise RuntimeError(f'the block does not call bi_selective_scan: this was not {name}')
 
 
 def linear_kinds():
-    "Names of the linear layers to compare with: PyTorch's, and the package's own if it has one."
-    return ['torch', 'own'] if hasattr(block_cpu, 'linear') else ['torch']
+    "Names of the linear layers to compare with: PyTorch's, and the package's own if its kernels run here."
+    return ['torch', 'own'] if can_run('cpu') else ['torch']
 
 
 @contextmanager
 def same_linear(kind):
     "All models, ours and the rivals, on the same linear layers."
-    own = getattr(block_cpu, 'linear', None)
     with ExitStack() as stack:
         if kind == 'own':
-            stack.enter_context(linear_layers(own))
-        elif own is not None:
-            for name, module in list(sys.modules.items()):
-                if name.startswith('videomamba_nb') and getattr(module, 'linear', None) is own:
-                    stack.enter_context(patch.object(module, 'linear', F.linear))
+            stack.enter_context(linear_layers(block_cpu.linear))
+        else:
+            stack.enter_context(patch.object(block_cpu, 'choose_product', lambda *args: 'torch'))
         yield
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import accuracy
 import bars
@@ -73,9 +74,9 @@ def test_second_direction_runs_right_to_left():
 @pytest.mark.parametrize('name', RIVALS)
 def test_models_run_on_rival_scans(name):
     model, x = ours.tiny(2, **TINY).eval(), torch.randn(1, 3, 2, 32, 32)
-    with ours.model_scan('seq'): want = model(x)
-    with ours.model_scan(name): near(model(x), want, 1e-5)
-    near(model(x), want, 1e-5)
+    with torch.no_grad(), ours.model_scan('seq'): want = model(x)
+    for backend in (name, f'PyTorch block, {name}', 'chunked', 'cpu'):
+        with torch.no_grad(), ours.model_scan(backend): near(model(x), want, 1e-5)
 
 def test_a_rival_that_is_not_called_is_told():
     with pytest.raises(RuntimeError, match='does not call'):
@@ -123,6 +124,21 @@ def test_linear_layers_can_be_chosen():
     near(model(x), y, 1e-6)
     assert len(calls) == 2*7 + 1
 
+
+@needs_cc
+@pytest.mark.parametrize('grads', [False, True])
+def test_linear_layers_are_the_same_for_all(monkeypatch, grads):
+    "'own': the transformers use the package's linear; 'torch': the package uses PyTorch's."
+    seen = []
+    def chosen(*args):
+        seen.append(1)
+        return 'torch'
+    monkeypatch.setattr(ours.block_cpu, 'choose_product', chosen)
+    transformer, mamba, x = rivals.vit(2, **TINY).eval(), ours.tiny(2, **TINY).eval(), torch.randn(1, 3, 2, 32, 32)
+    for kind, model in ((k, m) for k in ('own', 'torch') for m in (transformer, mamba)):
+        seen.clear()
+        with torch.set_grad_enabled(grads), ours.same_linear(kind): model(x)
+        assert bool(seen) == (kind == 'own'), (kind, type(model))
 
 @needs_cc
 def test_exponentials_are_accurate(lib):
@@ -199,12 +215,13 @@ def test_bars(tmp_path, capsys):
 
 def test_command_line(tmp_path):
     "Each malloc in its own process; what a commit has measured is not measured again."
-    options = '--quick --only scan --threads 1 --rounds 1 --resume --malloc'.split()
-    for malloc in ('default', 'default,tuned'):
-        command = [sys.executable, ROOT/'dev/bench/bench_cpu.py', *options, malloc, '--out', tmp_path]
-        r = subprocess.run(command, capture_output=True, text=True)
-        assert r.returncode == 0, r.stderr
+    bench_cpu.child(SimpleNamespace(child='scan', malloc='default', threads=1, rounds=1, limit=0., quick=True, resume=True,
+                                    out=tmp_path))
+    options = '--quick --only scan --threads 1 --rounds 1 --resume --malloc default,tuned --out'.split()
+    r = subprocess.run([sys.executable, ROOT/'dev/bench/bench_cpu.py', *options, tmp_path], capture_output=True, text=True)
+    assert r.returncode == 0, r.stderr
     rows = common.read_rows('cpu_scan', tmp_path)
     keys = [(row['malloc'], row['grads'], row['backend']) for row in rows]
     assert len(keys) == len(set(keys)) and ('default', '1', 'loop') in keys
+    assert not common.has_glibc() or ('tuned', '0', 'chunked') in keys
     assert 'not measured' in r.stdout
