@@ -9,6 +9,7 @@
 #define NEL 2048    /* numbers per array: they stay in the first-level cache */
 #define TOKENS 64   /* tokens per block of the recurrence */
 #define STATES 16
+#define ALIGNED __attribute__((aligned(64)))
 #define INLINE static inline __attribute__((always_inline))
 
 static double now(void) {
@@ -36,12 +37,13 @@ INLINE float plain_deg5(float x) {
 
 /* The vector algorithms work on U vectors at once, step by step over all of them, so that none waits for the one before. */
 #define EACH for (int j = 0; j < U; j++)
+#define MOST 8
 
 #ifdef __AVX2__
 #define V8(x) _mm256_set1_ps(x)
 #define ADDI8(q, n) _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(q), n))
 INLINE void avx2_deg5_unclamped(__m256 *x, const int U) {
-    __m256 t[U], q[U];
+    __m256 t[MOST], q[MOST];
     EACH t[j] = x[j] + V8(12582912.f);
     EACH x[j] = x[j] - (t[j] - V8(12582912.f));
     EACH q[j] = V8(0.00967151299f) + x[j]*V8(0.00132647273f);
@@ -56,7 +58,7 @@ INLINE void avx2_deg5(__m256 *x, const int U) {
     avx2_deg5_unclamped(x, U);
 }
 INLINE void avx2_table8_deg3(__m256 *x, const int U) {    /* eighths: the low 3 bits choose from a table in one register */
-    __m256 t[U], q[U], T[U];
+    __m256 t[MOST], q[MOST], T[MOST];
     EACH x[j] = _mm256_max_ps(x[j], V8(-126.f));
     EACH t[j] = x[j] + V8(1572864.f);
     EACH x[j] = x[j] - (t[j] - V8(1572864.f));
@@ -79,7 +81,7 @@ INLINE void deg5_16(const __m512 *f, __m512 *q, const int U) {
     EACH q[j] = V16(1.f) + f[j]*q[j];
 }
 INLINE void avx512_deg5(__m512 *x, const int U) {
-    __m512 t[U], q[U];
+    __m512 t[MOST], q[MOST];
     EACH x[j] = _mm512_max_ps(x[j], V16(-126.f));
     EACH t[j] = x[j] + V16(12582912.f);
     EACH x[j] = x[j] - (t[j] - V16(12582912.f));
@@ -87,14 +89,14 @@ INLINE void avx512_deg5(__m512 *x, const int U) {
     EACH x[j] = _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(q[j]), _mm512_slli_epi32(_mm512_castps_si512(t[j]), 23)));
 }
 INLINE void avx512_deg5_scalef(__m512 *x, const int U) {
-    __m512 s[U], q[U];
+    __m512 s[MOST], q[MOST];
     EACH s[j] = _mm512_roundscale_ps(x[j], 0x08);
     EACH x[j] = x[j] - s[j];
     deg5_16(x, q, U);
     EACH x[j] = _mm512_scalef_ps(q[j], s[j]);
 }
 INLINE void avx512_table16_deg3(__m512 *x, const int U) {
-    __m512 t[U], s[U], q[U], T[U];
+    __m512 t[MOST], s[MOST], q[MOST], T[MOST];
     EACH t[j] = x[j] + V16(786432.f);
     EACH s[j] = t[j] - V16(786432.f);
     EACH x[j] = x[j] - s[j];
@@ -105,7 +107,7 @@ INLINE void avx512_table16_deg3(__m512 *x, const int U) {
     EACH x[j] = _mm512_scalef_ps(T[j] + x[j]*q[j], s[j]);
 }
 INLINE void avx512_table32_deg2(__m512 *x, const int U) {
-    __m512 t[U], s[U], q[U], T[U];
+    __m512 t[MOST], s[MOST], q[MOST], T[MOST];
     EACH t[j] = x[j] + V16(393216.f);
     EACH s[j] = t[j] - V16(393216.f);
     EACH x[j] = x[j] - s[j];
@@ -208,7 +210,8 @@ void exp_run(int k, int variant, const float *x, float *y, long n) { table[k].ru
 
 /* Seconds per exponential; -1 if algorithm k has no such variant (1, 2 or 4 vectors at a time). */
 double exp_time(int k, int variant, long reps) {
-    float x[NEL], y[NEL];
+    ALIGNED float x[NEL];
+    ALIGNED float y[NEL];
     run_fn f = table[k].run[variant];
     if (!f) return -1;
     for (int i = 0; i < NEL; i++) x[i] = -20.f*i/NEL - 0.001f;
@@ -219,7 +222,8 @@ double exp_time(int k, int variant, long reps) {
 
 /* Seconds per state and token; -1 if algorithm k has no such variant (1, 2, 4 or 8 states at a time). */
 double recurrence_time(int k, int variant, long reps) {
-    float d[TOKENS*16], du[TOKENS*16], y[TOKENS*16], A[STATES*16], B[TOKENS*STATES], C[TOKENS*STATES];
+    ALIGNED float d[TOKENS*16], du[TOKENS*16], y[TOKENS*16];
+    ALIGNED float A[STATES*16], B[TOKENS*STATES], C[TOKENS*STATES];
     rec_fn f = table[k].rec[variant];
     if (!f) return -1;
     for (int i = 0; i < TOKENS*16; i++) {
