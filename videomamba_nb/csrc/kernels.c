@@ -146,6 +146,11 @@ typedef struct {
 INLINE num padded(num n) { return (n + P-1)/P*P; }
 INLINE int lanes_from(const Work *w, num v) { num left = w->to - w->from - v*W; return left < W ? (int)left : W; }
 
+INLINE int lanes_of(const Work *w, num v, int whole) { return whole ? W : lanes_from(w, v); }
+INLINE num gap(num c, int whole) { return whole ? 1 : c; }
+INLINE int dense(const Signal *x) { return !x->p || x->c == 1; }
+INLINE int is_whole(const Work *w, num v, int m) { return m == T && lanes_from(w, v) == W; }
+
 static void prepare(Work *w, const Scan *s, const Direction *d) {
     memset(w->B, 0, 2*T*w->N*sizeof(float));
     for (num v = 0; v < w->vecs; v++) {
@@ -173,34 +178,37 @@ static void read_rows(float *rows, const Signal *x, const float *p, const Scan *
         else for (num n = 0; n < s->n; n++) rows[t*N + n] = p[i*x->l + n*x->c];
 }
 
-INLINE void read_steps(const Work *w, const Direction *d, num v, num i, num step, int m, vf *x, vf *u) {
-    const int lanes = lanes_from(w, v);
+INLINE void read_steps(const Work *w, const Direction *d, num v, num i, num step, int m, int whole, vf *x, vf *u) {
+    const int lanes = lanes_of(w, v, whole);
+    const num uc = gap(d->u.c, whole), dc = gap(d->delta.c, whole);
     const float *pu = d->u.p + w->b*d->u.b + (w->from + v*W)*d->u.c;
     const float *pd = d->delta.p + w->b*d->delta.b + (d->r ? 0 : (w->from + v*W)*d->delta.c);
     for (int t = 0; t < T; t++, i += step) {
         if (t >= m) { x[t] = u[t] = every(0.f); continue; }
-        u[t] = load(pu + i*d->u.l, d->u.c, lanes);
+        u[t] = load(pu + i*d->u.l, uc, lanes);
         x[t] = w->bias[v];
         PREFETCH(pu + i*d->u.l + 2*W);
         if (d->r) for (num r = 0; r < d->r; r++) x[t] += pd[i*d->delta.l + r*d->delta.c]*w->weight[v*d->r + r];
         else {
-            x[t] += load(pd + i*d->delta.l, d->delta.c, lanes);
+            x[t] += load(pd + i*d->delta.l, dc, lanes);
             PREFETCH(pd + i*d->delta.l + 2*W);
         }
     }
 }
 
-INLINE void read_rows_of(const Signal *x, const Work *w, num v, num i, num step, int m, vf *y) {
-    const int lanes = lanes_from(w, v);
+INLINE void read_rows_of(const Signal *x, const Work *w, num v, num i, num step, int m, int whole, vf *y) {
+    const int lanes = lanes_of(w, v, whole);
+    const num c = gap(x->c, whole);
     const float *p = x->p + w->b*x->b + (w->from + v*W)*x->c;
-    for (int t = 0; t < m; t++, i += step) { y[t] = load(p + i*x->l, x->c, lanes); PREFETCH(p + i*x->l + 2*W); }
+    for (int t = 0; t < m; t++, i += step) { y[t] = load(p + i*x->l, c, lanes); PREFETCH(p + i*x->l + 2*W); }
     for (int t = m; t < T; t++) y[t] = every(0.f);
 }
 
-INLINE void write_rows(const Signal *x, const Work *w, num v, num i, num step, int m, const vf *y) {
-    const int lanes = lanes_from(w, v);
+INLINE void write_rows(const Signal *x, const Work *w, num v, num i, num step, int m, int whole, const vf *y) {
+    const int lanes = lanes_of(w, v, whole);
+    const num c = gap(x->c, whole);
     float *p = x->p + w->b*x->b + (w->from + v*W)*x->c;
-    for (int t = 0; t < m; t++, i += step) save(p + i*x->l, x->c, lanes, y[t]);
+    for (int t = 0; t < m; t++, i += step) { save(p + i*x->l, c, lanes, y[t]); PREFETCH(p + i*x->l + 2*W); }
 }
 
 INLINE int reaches(vf x, float limit) {
@@ -242,27 +250,27 @@ INLINE float *start_of(const Scan *s, const Direction *d, const Work *w, num v, 
     return d->starts + ((w->b*((s->l + T-1)/T) + chunk)*s->e + w->from + v*W)*w->N;
 }
 
-INLINE void finish(const Scan *s, const Work *w, num v, num i, num step, int m, int add, int gate, vf *y) {
+INLINE void finish(const Scan *s, const Work *w, num v, num i, num step, int m, int whole, int add, int gate, vf *y) {
     vf z[T], g[T];
     if (add) {
-        read_rows_of(&s->y, w, v, i, step, m, z);
+        read_rows_of(&s->y, w, v, i, step, m, whole, z);
         for (int t = 0; t < T; t++) y[t] += z[t];
     }
     if (gate) {
-        if (s->raw.p) write_rows(&s->raw, w, v, i, step, m, y);
-        read_rows_of(&s->z, w, v, i, step, m, z);
+        if (s->raw.p) write_rows(&s->raw, w, v, i, step, m, whole, y);
+        read_rows_of(&s->z, w, v, i, step, m, whole, z);
         for (int t = 0; t < T; t++) g[t] = z[t];
         for (int t = 0; t < T; t += P) sigmoid_each(g + t);
         for (int t = 0; t < T; t++) y[t] *= z[t]*g[t];
     }
-    write_rows(&s->y, w, v, i, step, m, y);
+    write_rows(&s->y, w, v, i, step, m, whole, y);
 }
 
-static void tile(const Scan *s, const Direction *d, const Work *w, num v, num i, num step, int m,
-                 int add, int gate, num chunk) {
+INLINE void tile(const Scan *s, const Direction *d, const Work *w, num v, num i, num step, int m,
+                 int whole, int add, int gate, num chunk) {
     vf dt[T], u[T], du[T], y[T], a[T][P];
     vf *h = w->H + v*w->N, *A = w->A + v*w->N;
-    read_steps(w, d, v, i, step, m, dt, u);
+    read_steps(w, d, v, i, step, m, whole, dt, u);
     if (d->softplus) for (int t = 0; t < T; t += P) softplus_each(dt + t);
     for (int t = m; t < T; t++) dt[t] = every(0.f);
     for (int t = 0; t < T; t++) { du[t] = dt[t]*u[t]; y[t] = w->skip[v]*u[t]; }
@@ -277,20 +285,23 @@ static void tile(const Scan *s, const Direction *d, const Work *w, num v, num i,
         else decays(a, dt, A + n, 0);
         advance(h + n, (const vf (*)[P])a, du, y, w->B + n, w->C + n, w->N);
     }
-    finish(s, w, v, i, step, m, add, gate, y);
+    finish(s, w, v, i, step, m, whole, add, gate, y);
 }
 
 static void sweep(const Scan *s, int way, Work *w) {
     const Direction *d = &s->d[way];
     const num L = s->l, step = way ? -1 : 1, group = w->from/(s->e/s->groups);
     const int gate = s->z.p && way == s->directions-1;
+    const int whole = dense(&d->u) && (d->r || dense(&d->delta)) && dense(&s->y) && dense(&s->z) && dense(&s->raw);
     prepare(w, s, d);
     for (num t0 = 0; t0 < L; t0 += T) {
         const num i = way ? L-1-t0 : t0;
         const int m = L - t0 < T ? (int)(L - t0) : T;
         read_rows(w->B, &d->B, d->B.p + w->b*d->B.b + group*d->Bg, s, w->N, i, step, m);
         read_rows(w->C, &d->C, d->C.p + w->b*d->C.b + group*d->Cg, s, w->N, i, step, m);
-        for (num v = 0; v < w->vecs; v++) tile(s, d, w, v, i, step, m, way, gate, t0/T);
+        for (num v = 0; v < w->vecs; v++)
+            if (whole && is_whole(w, v, m)) tile(s, d, w, v, i, step, T, 1, way, gate, t0/T);
+            else tile(s, d, w, v, i, step, m, 0, way, gate, t0/T);
     }
     if (d->last) for (num v = 0; v < w->vecs; v++) {
         const num c = w->from + v*W;
@@ -377,17 +388,17 @@ INLINE void retreat(const Sums *g, num v, num n, num N, const vf (*h)[P], const 
 }
 
 INLINE void gate_back(const Scan *s, const ScanGrads *G, const Work *w, num v, num i, num step, int m,
-                      int first, vf *gy) {
+                      int whole, int first, vf *gy) {
     vf z[T], g[T], raw[T];
-    read_rows_of(&G->out, w, v, i, step, m, gy);
+    read_rows_of(&G->out, w, v, i, step, m, whole, gy);
     if (!s->z.p) return;
-    read_rows_of(&s->z, w, v, i, step, m, z);
+    read_rows_of(&s->z, w, v, i, step, m, whole, z);
     for (int t = 0; t < T; t++) g[t] = z[t];
     for (int t = 0; t < T; t += P) sigmoid_each(g + t);
     if (first) {
-        read_rows_of(&s->raw, w, v, i, step, m, raw);
+        read_rows_of(&s->raw, w, v, i, step, m, whole, raw);
         for (int t = 0; t < T; t++) raw[t] *= gy[t]*g[t]*(1.f + z[t]*(1.f - g[t]));
-        write_rows(&G->z, w, v, i, step, m, raw);
+        write_rows(&G->z, w, v, i, step, m, whole, raw);
     }
     for (int t = 0; t < T; t++) gy[t] *= z[t]*g[t];
 }
@@ -403,17 +414,17 @@ INLINE void step_back(const Direction *d, const Work *w, const Sums *g, num v, i
     for (int t = 0; t < T; t++) gdu[t] = gdu[t]*dt[t] + gy[t]*w->skip[v];
 }
 
-static void tile_back(const Scan *s, const ScanGrads *G, int way, const Work *w, const Sums *g,
-                      num v, num i, num step, int m, num chunk) {
+INLINE void tile_back(const Scan *s, const ScanGrads *G, int way, const Work *w, const Sums *g,
+                      num v, num i, num step, int m, int whole, num chunk) {
     vf x[T], dt[T], u[T], du[T], gy[T], gdu[T], gx[T], a[T][P], h[T+1][P];
     const Direction *d = &s->d[way];
     const vf *A = w->A + v*w->N;
     const int lanes = lanes_from(w, v);
-    read_steps(w, d, v, i, step, m, x, u);
+    read_steps(w, d, v, i, step, m, whole, x, u);
     for (int t = 0; t < T; t++) dt[t] = x[t];
     if (d->softplus) for (int t = 0; t < T; t += P) softplus_each(dt + t);
     for (int t = m; t < T; t++) dt[t] = every(0.f);
-    gate_back(s, G, w, v, i, step, m, way == 0, gy);
+    gate_back(s, G, w, v, i, step, m, whole, way == 0, gy);
     for (int t = 0; t < T; t++) { du[t] = dt[t]*u[t]; gdu[t] = gx[t] = every(0.f); }
     const float *starts = start_of(s, d, w, v, chunk);
     const int careful = too_steep(w, v, dt);
@@ -427,8 +438,8 @@ static void tile_back(const Scan *s, const ScanGrads *G, int way, const Work *w,
                 w->B + n, w->C + n, gdu, gx);
     }
     step_back(d, w, g, v, m, x, dt, u, gy, gdu, gx);
-    write_rows(&G->d[way].u, w, v, i, step, m, gdu);
-    write_rows(&G->d[way].delta, w, v, i, step, m, gx);
+    write_rows(&G->d[way].u, w, v, i, step, m, whole, gdu);
+    write_rows(&G->d[way].delta, w, v, i, step, m, whole, gx);
 }
 
 static void write_sums(const Scan *s, const ScanGrads *G, int way, const Work *w, const Sums *g) {
@@ -455,6 +466,8 @@ static void sweep_back(const Scan *s, const ScanGrads *G, int way, num task, Wor
     g.D = g.A + vecs*N; g.bias = g.D + vecs;
     g.B = g.bias + vecs; g.C = g.B + T*N;
     memset(memory, 0, (2*vecs*N + 2*vecs)*sizeof(vf));
+    const int whole = dense(&d->u) && (d->r || dense(&d->delta)) && dense(&s->z) && dense(&s->raw)
+                      && dense(&G->out) && dense(&G->z) && dense(&q->u) && dense(&q->delta);
     prepare(w, s, d);
     if (q->last) for (num v = 0; v < vecs; v++) for (num n = 0; n < s->n; n++)
         g.H[v*N + n] = load(q->last + (w->b*s->e + w->from + v*W)*s->n + n, s->n, lanes_from(w, v));
@@ -465,7 +478,9 @@ static void sweep_back(const Scan *s, const ScanGrads *G, int way, num task, Wor
         read_rows(w->B, &d->B, d->B.p + w->b*d->B.b + group*d->Bg, s, N, i, step, m);
         read_rows(w->C, &d->C, d->C.p + w->b*d->C.b + group*d->Cg, s, N, i, step, m);
         memset(g.B, 0, 2*T*N*sizeof(vf));
-        for (num v = 0; v < vecs; v++) tile_back(s, G, way, w, &g, v, i, step, m, chunk);
+        for (num v = 0; v < vecs; v++)
+            if (whole && is_whole(w, v, m)) tile_back(s, G, way, w, &g, v, i, step, T, 1, chunk);
+            else tile_back(s, G, way, w, &g, v, i, step, m, 0, chunk);
         for (int t = 0; t < m; t++) for (num n = 0; n < s->n; n++) {
             q->B[(row + i + step*t)*s->n + n] = total(g.B[t*N + n]);
             q->C[(row + i + step*t)*s->n + n] = total(g.C[t*N + n]);
@@ -563,7 +578,7 @@ INLINE void conv_token(const Conv *s, int way, num b, num t, num c, int whole) {
     set(s->u[way].p + b*s->u[way].b + t*s->u[way].l + c*s->u[way].c, s->u[way].c, c, s->e, whole, v);
 }
 
-INLINE int is_whole(const Conv *s, const Signal *u, num c) {
+INLINE int conv_whole(const Conv *s, const Signal *u, num c) {
     return s->x.c == 1 && u->c == 1 && c + P*W <= s->e;
 }
 
@@ -572,7 +587,7 @@ API int conv_forward_task(const Conv *s, num task) {
     const num end = start + ROWS < s->l ? start + ROWS : s->l;
     for (num t = start; t < end; t++) for (int way = 0; way < s->directions; way++)
         for (num c = 0; c < s->e; c += P*W)
-            if (is_whole(s, &s->u[way], c)) conv_token(s, way, b, t, c, 1);
+            if (conv_whole(s, &s->u[way], c)) conv_token(s, way, b, t, c, 1);
             else conv_token(s, way, b, t, c, 0);
     return 0;
 }
@@ -616,7 +631,7 @@ INLINE void conv_walk(const Conv *s, const ConvGrads *G, int way, num b, num c, 
 }
 
 static void conv_back(const Conv *s, const ConvGrads *G, int way, num b, num c) {
-    const int whole = is_whole(s, &G->u[way], c) && G->x.c == 1;
+    const int whole = conv_whole(s, &G->u[way], c) && G->x.c == 1;
     if (whole) conv_walk(s, G, way, b, c, 1);
     else conv_walk(s, G, way, b, c, 0);
 }
