@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LOG2E', 'LN2', 'chunk_length', 'new_saved', 'why_not', 'scan_forward', 'scan_backward']
 
-# %% ../nbs/13_scan_chunked.ipynb #60238d25
+# %% ../nbs/13_scan_chunked.ipynb #2ecacea4
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -25,7 +25,7 @@ def _steps(dt, A2, du, B, h, a, x):
     for at,xt in zip(a.unbind(0), x.unbind(0)): h = xt.addcmul_(at, h)
     return h
 
-# %% ../nbs/13_scan_chunked.ipynb #f6146307
+# %% ../nbs/13_scan_chunked.ipynb #4d41890b
 def _chunked_forward(u, dt, A, B, C, h, chunk, keep):
     "Outputs, last state, and the state at the start of every chunk."
     l,A2,du = len(u),A*LOG2E,dt*u
@@ -48,7 +48,7 @@ def chunk_length(
     "As many tokens as keep a chunk's states near two megabytes, from 4 to 32."
     return min(32, max(4, 2**19//states))
 
-# %% ../nbs/13_scan_chunked.ipynb #1d6cf66f
+# %% ../nbs/13_scan_chunked.ipynb #6d7fa459
 def _chunk_grads(g, a, x, h0, dt, du, u, A, B, gy):
     "Gradients of u, dt, A, B, C and the state before, from those of the chunk's states; uses up the buffers."
     rows = lambda v,o: torch.matmul(v[:,:,None], o.transpose(2, 3)).squeeze(2)   # sum over channels
@@ -61,7 +61,7 @@ def _chunk_grads(g, a, x, h0, dt, du, u, A, B, gy):
     gdt = torch.mul(ga, A, out=g).sum(2).addcmul_(gdu, u)
     return gdu*dt, gdt, ga.mul_(dt[:,:,None]).sum(0), gB, gC, carry
 
-# %% ../nbs/13_scan_chunked.ipynb #c2b60d9d
+# %% ../nbs/13_scan_chunked.ipynb #a52cc5b5
 def _chunked_backward(gy, gh, u, dt, A, B, C, starts, chunk):
     "Walk the chunks from the last to the first, rebuilding the states of each from its start."
     l,A2,du,carry = len(u),A*LOG2E,dt*u,gh
@@ -79,7 +79,7 @@ def _chunked_backward(gy, gh, u, dt, A, B, C, starts, chunk):
         gA += gAc
     return gu, gdt, gA, gB, gC, carry
 
-# %% ../nbs/13_scan_chunked.ipynb #189c8647
+# %% ../nbs/13_scan_chunked.ipynb #c1b58d32
 def _rows(x, g): return rearrange(x, 'b (g p) l -> l (b g) p', g=g)
 
 def _step(d, softplus):
@@ -99,7 +99,7 @@ def _laid_out(dirs, softplus):
         parts.append((u, dt, rearrange(at_least_f32(d.A), '(g p) n -> g n p', g=g).repeat(b, 1, 1), B, C))
     return [torch.cat(o, dim).contiguous() for o,dim in zip(zip(*parts), (1, 1, 0, 1, 1))]
 
-# %% ../nbs/13_scan_chunked.ipynb #007b23b3
+# %% ../nbs/13_scan_chunked.ipynb #22a1a633
 def _per_way(y, dirs):
     "Rows (l, m, p) back to one (b, e, l) for each direction, in token order."
     g = dirs[0].B.shape[1]
@@ -109,7 +109,7 @@ def _per_way(y, dirs):
 def _state_rows(h, g): return rearrange(h, 'm b (g p) n -> (m b g) n p', g=g)
 def _from_state_rows(h, m, g): return rearrange(h, '(m b g) n p -> m b (g p) n', m=m, g=g)
 
-# %% ../nbs/13_scan_chunked.ipynb #85c278dd
+# %% ../nbs/13_scan_chunked.ipynb #4b238c7c
 def new_saved(
     u:Tensor, # Input signal (b, e, l)
     n:int, # States per channel
@@ -134,7 +134,7 @@ def why_not(
     "It runs everywhere."
     return ''
 
-# %% ../nbs/13_scan_chunked.ipynb #cb9b5f2d
+# %% ../nbs/13_scan_chunked.ipynb #404432b1
 def scan_forward(
     dirs:list, # One or two `Direction`s
     z:Tensor | None, # Gate (b, e, l)
@@ -157,7 +157,7 @@ def scan_forward(
 
 def _channel_last(x): return x.transpose(1, 2).contiguous().transpose(1, 2)
 
-# %% ../nbs/13_scan_chunked.ipynb #7aafa32b
+# %% ../nbs/13_scan_chunked.ipynb #bdf17615
 def _gate_back(gout, z, raw):
     "Gradients of the sum before the gate, and of the gate."
     if z is None: return gout, None
@@ -173,7 +173,7 @@ def _step_back(d, g, softplus):
     return torch.einsum('er,bel->brl', d.dt_weight.to(g.dtype), g), bias, \
            torch.einsum('bel,brl->er', g, d.delta.to(g.dtype))
 
-# %% ../nbs/13_scan_chunked.ipynb #93232b30
+# %% ../nbs/13_scan_chunked.ipynb #e35f0d78
 def scan_backward(
     gout:Tensor, # Gradient of the output (b, e, l)
     glast:Tensor | None, # Gradient of the last states (m, b, e, n)
@@ -194,7 +194,7 @@ def scan_backward(
     grads = [_direction_back(d, way, m, softplus, gy, *gs) for way,d in enumerate(dirs)]
     return grads, gz, None if h0 is None else _from_state_rows(gh0, m, g)
 
-# %% ../nbs/13_scan_chunked.ipynb #695b1053
+# %% ../nbs/13_scan_chunked.ipynb #cab7d129
 def _direction_back(d, way, m, softplus, gy, gu, gdt, gA, gB, gC):
     "The gradients of one direction, cut out of the rows."
     b,g = d.B.shape[:2]

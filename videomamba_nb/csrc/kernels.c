@@ -479,66 +479,96 @@ typedef struct { Signal x, u[2]; float *w[2], *bias[2]; } ConvGrads;
 
 INLINE int lanes_at(num c, num e) { return e - c >= W ? W : e > c ? (int)(e - c) : 0; }
 
-INLINE void taps(const Conv *s, int way, num b, num t, num c, vf *v) {
-    EACH v[k] = s->bias[way] ? load(s->bias[way] + c + k*W, 1, lanes_at(c + k*W, s->e)) : every(0.f);
+INLINE void get(const float *p, num step, num c, num e, int whole, vf *x) {
+    if (whole) EACH x[k] = load(p + k*W, 1, W);
+    else EACH x[k] = load(p + k*W*step, step, lanes_at(c + k*W, e));
+}
+
+INLINE void set(float *p, num step, num c, num e, int whole, const vf *x) {
+    if (whole) EACH save(p + k*W, 1, W, x[k]);
+    else EACH save(p + k*W*step, step, lanes_at(c + k*W, e), x[k]);
+}
+
+INLINE void taps(const Conv *s, int way, num b, num t, num c, int whole, vf *v) {
+    vf x[P], w[P];
+    if (s->bias[way]) get(s->bias[way] + c, 1, c, s->e, whole, v);
+    else EACH v[k] = every(0.f);
     for (num j = 0; j < s->k; j++) {
         const num i = way ? t + s->k-1 - j : t - s->k+1 + j;
         if (i < 0 || i >= s->l) continue;
-        const float *x = s->x.p + b*s->x.b + i*s->x.l + c*s->x.c, *w = s->w[way] + j*s->e + c;
-        EACH v[k] += load(w + k*W, 1, lanes_at(c + k*W, s->e))*load(x + k*W*s->x.c, s->x.c, lanes_at(c + k*W, s->e));
+        get(s->x.p + b*s->x.b + i*s->x.l + c*s->x.c, s->x.c, c, s->e, whole, x);
+        get(s->w[way] + j*s->e + c, 1, c, s->e, whole, w);
+        EACH v[k] += w[k]*x[k];
     }
 }
 
 API num conv_tasks(const Conv *s) { return s->b*((s->l + ROWS-1)/ROWS); }
 
+INLINE void conv_token(const Conv *s, int way, num b, num t, num c, int whole) {
+    vf v[P], g[P];
+    taps(s, way, b, t, c, whole, v);
+    EACH g[k] = v[k];
+    sigmoid_each(g);
+    EACH v[k] *= g[k];
+    set(s->u[way].p + b*s->u[way].b + t*s->u[way].l + c*s->u[way].c, s->u[way].c, c, s->e, whole, v);
+}
+
+INLINE int is_whole(const Conv *s, const Signal *u, num c) {
+    return s->x.c == 1 && u->c == 1 && c + P*W <= s->e;
+}
+
 API int conv_forward_task(const Conv *s, num task) {
     const num blocks = (s->l + ROWS-1)/ROWS, b = task/blocks, start = task % blocks*ROWS;
     const num end = start + ROWS < s->l ? start + ROWS : s->l;
-    for (num t = start; t < end; t++) for (int way = 0; way < s->directions; way++) {
-        float *u = s->u[way].p + b*s->u[way].b + t*s->u[way].l;
-        for (num c = 0; c < s->e; c += P*W) {
-            vf v[P], g[P];
-            taps(s, way, b, t, c, v);
-            EACH g[k] = v[k];
-            sigmoid_each(g);
-            EACH save(u + (c + k*W)*s->u[way].c, s->u[way].c, lanes_at(c + k*W, s->e), v[k]*g[k]);
-        }
-    }
+    for (num t = start; t < end; t++) for (int way = 0; way < s->directions; way++)
+        for (num c = 0; c < s->e; c += P*W)
+            if (is_whole(s, &s->u[way], c)) conv_token(s, way, b, t, c, 1);
+            else conv_token(s, way, b, t, c, 0);
     return 0;
 }
 
 API int conv_forward(const Conv *s, int threads) FOR_ALL(conv_tasks(s), conv_forward_task(s, i))
 
-static void conv_back(const Conv *s, const ConvGrads *G, int way, num b, num c) {
-    vf window[K][P], gw[K][P], gb[P];
+INLINE void slope(const Conv *s, const Signal *gu, int way, num b, num t, num c, int whole, vf *gv) {
+    vf v[P], g[P];
+    taps(s, way, b, t, c, whole, v);
+    EACH g[k] = v[k];
+    sigmoid_each(g);
+    get(gu->p + b*gu->b + t*gu->l + c*gu->c, gu->c, c, s->e, whole, gv);
+    EACH gv[k] *= g[k]*(1.f + v[k]*(1.f - g[k]));
+}
+
+INLINE void conv_walk(const Conv *s, const ConvGrads *G, int way, num b, num c, int whole) {
+    vf window[K][P], gw[K][P], gb[P], x[P], w[P], sum[P];
     memset(window, 0, sizeof window);
     memset(gw, 0, sizeof gw);
     memset(gb, 0, sizeof gb);
     for (num n = 0; n < s->l; n++) {
         const num t = way ? n : s->l-1 - n;
-        const float *gu = G->u[way].p + b*G->u[way].b + t*G->u[way].l + c*G->u[way].c;
         float *gx = G->x.p + b*G->x.b + t*G->x.l + c*G->x.c;
-        vf v[P], g[P], sum[P];
-        taps(s, way, b, t, c, v);
-        EACH g[k] = v[k];
-        sigmoid_each(g);
         for (num j = s->k-1; j > 0; j--) EACH window[j][k] = window[j-1][k];
-        EACH window[0][k] = load(gu + k*W*G->u[way].c, G->u[way].c, lanes_at(c + k*W, s->e))*g[k]*(1.f + v[k]*(1.f - g[k]));
+        slope(s, &G->u[way], way, b, t, c, whole, window[0]);
         EACH gb[k] += window[0][k];
-        EACH sum[k] = way ? load(gx + k*W*G->x.c, G->x.c, lanes_at(c + k*W, s->e)) : every(0.f);
+        if (way) get(gx, G->x.c, c, s->e, whole, sum);
+        else EACH sum[k] = every(0.f);
         for (num j = 0; j < s->k; j++) {
-            const float *w = s->w[way] + (s->k-1 - j)*s->e + c;
             const num i = way ? t + j : t - j;
-            EACH sum[k] += load(w + k*W, 1, lanes_at(c + k*W, s->e))*window[j][k];
+            get(s->w[way] + (s->k-1 - j)*s->e + c, 1, c, s->e, whole, w);
+            EACH sum[k] += w[k]*window[j][k];
             if (i < 0 || i >= s->l) continue;
-            const float *x = s->x.p + b*s->x.b + i*s->x.l + c*s->x.c;
-            EACH gw[j][k] += window[0][k]*load(x + k*W*s->x.c, s->x.c, lanes_at(c + k*W, s->e));
+            get(s->x.p + b*s->x.b + i*s->x.l + c*s->x.c, s->x.c, c, s->e, whole, x);
+            EACH gw[j][k] += window[0][k]*x[k];
         }
-        EACH save(gx + k*W*G->x.c, G->x.c, lanes_at(c + k*W, s->e), sum[k]);
+        set(gx, G->x.c, c, s->e, whole, sum);
     }
-    for (num j = 0; j < s->k; j++)
-        EACH save(G->w[way] + (b*s->k + s->k-1 - j)*s->e + c + k*W, 1, lanes_at(c + k*W, s->e), gw[j][k]);
-    EACH save(G->bias[way] + b*s->e + c + k*W, 1, lanes_at(c + k*W, s->e), gb[k]);
+    for (num j = 0; j < s->k; j++) set(G->w[way] + (b*s->k + s->k-1 - j)*s->e + c, 1, c, s->e, whole, gw[j]);
+    set(G->bias[way] + b*s->e + c, 1, c, s->e, whole, gb);
+}
+
+static void conv_back(const Conv *s, const ConvGrads *G, int way, num b, num c) {
+    const int whole = is_whole(s, &G->u[way], c) && G->x.c == 1;
+    if (whole) conv_walk(s, G, way, b, c, 1);
+    else conv_walk(s, G, way, b, c, 0);
 }
 
 API num conv_back_tasks(const Conv *s) { return s->b*((s->e + P*W-1)/(P*W)); }
