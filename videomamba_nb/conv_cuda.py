@@ -47,14 +47,14 @@ def bi_conv_forward(
     back = None if weight_b is None else _rows(_conv(x.flip(-1), weight_b, bias_b).flip(-1))
     return _rows(_conv(x, weight, bias)), back
 
-# %% ../nbs/19a_conv_cuda.ipynb #6693b80b
+# %% ../nbs/19a_conv_cuda.ipynb #4972a75c
 def _conv_back(g, x, weight, bias):
-    x = _as_asked(x)
-    gx,gw = torch.empty_like(x),torch.zeros_like(weight, dtype=torch.float32)
-    gb = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
+    x,bias = _as_asked(x),weight.new_zeros(len(weight)) if bias is None else bias
+    gx = torch.empty_like(x)
+    gw,gb = (torch.zeros_like(o, dtype=torch.float32) for o in (weight, bias))
     bwd = _load('causal_conv1d_cuda')[0].causal_conv1d_bwd
     bwd(x, weight, bias, _as_asked(g.to(x.dtype)), None, None, None, gx, gw, gb, None, True)
-    return gx, gw.to(weight.dtype), None if gb is None else gb.to(bias.dtype)
+    return gx, gw.to(weight.dtype), gb.to(weight.dtype)
 
 def bi_conv_backward(
     gu:Float[Tensor,'b e l'], # Gradient of u
@@ -64,7 +64,7 @@ def bi_conv_backward(
     bias:Float[Tensor,'e'] | None=None, # Its bias
     weight_b:Float[Tensor,'e k'] | None=None, # Taps of the way back
     bias_b:Float[Tensor,'e'] | None=None, # Its bias
-)->tuple: # gx, gweight, gbias, gweight_b, gbias_b; None for what was None
+)->tuple: # gx, gweight, gbias, gweight_b, gbias_b; the last two are None for one direction
     "Gradients of `bi_conv_forward`; their last digits vary unless `CAUSAL_CONV1D_DETERMINISTIC=1`."
     gx,gw,gb = _conv_back(gu, x, weight, bias)
     if weight_b is None: return _rows(gx), gw, gb, None, None
