@@ -179,7 +179,7 @@ def _conv_bwd(g_ptr, h_ptr, x_ptr, w_ptr, b_ptr, wb_ptr, bb_ptr, gx_ptr, sum_ptr
         tl.store(sum_ptr + j*e, sums[j], mask=ok)
         if BOTH: tl.store(sum_ptr + (K+1+j)*e, back[j], mask=ok)
 
-# %% ../nbs/18_block_triton.ipynb #968da8b0
+# %% ../nbs/18_block_triton.ipynb #4e778a94
 def bi_conv_backward(
     gu:Float[Tensor,'b e l'], # Gradient of u
     gu_b:Float[Tensor,'b e l'] | None, # Gradient of u_b; None for one direction
@@ -199,5 +199,5 @@ def bi_conv_backward(
         _conv_bwd[triton.cdiv(e, 64),n,b](gu, h, x, *filters, gx, sums, e, l, *x.stride(), *gu.stride(),
                                           *h.stride(), K=k, BOTH=both, E=64, T=T, num_warps=1)
     shares = sums.sum(0).T.split([k,1,k,1], 1)
-    gw,gb,gw_b,gb_b = (s.to(weight.dtype) for s in shares)
+    gw,gb,gw_b,gb_b = (s.to(weight.dtype, copy=True, memory_format=torch.contiguous_format) for s in shares)
     return (gx, gw, gb[:,0], gw_b, gb_b[:,0]) if both else (gx, gw, gb[:,0], None, None)
