@@ -76,7 +76,8 @@ def stock(flips=False, pad=False):
         l = x.z.shape[-1]
         L = even_length(l) if pad else l
         lay = lambda o, flip=False, fill=0.: F.pad(o.flip(-1) if flip else o, (0, L-l), value=fill).contiguous()
-        sets = [[lay(d.u, i), lay(d.delta, i, -1e4 if pad else 0.), d.A, lay(d.B, i), lay(d.C, i), d.D, lay(x.z, i), d.delta_bias]
+        stop = -1e4 if pad else 0.
+        sets = [[lay(d.u, i), lay(d.delta, i, stop), d.A, lay(d.B, i), lay(d.C, i), d.D, lay(x.z, i), d.delta_bias]
                 for i, d in enumerate(x.dirs)]
         if back:
             kept = [ext.fwd(*s, True) for s in sets]

@@ -36,11 +36,13 @@ from videomamba_nb.ssm import Direction, selective_scan_seq
 
 STEPS = ('build', 'rates', 'correct', 'scan', 'block', 'layer', 'profile', 'report')
 LIMITS = { # of the relative error against float64: forward; u, delta, z; B, C; A, D, bias
-    torch.float32: (2e-6, 1e-5, 1e-5, 2e-5), torch.bfloat16: (8e-3, 1e-2, 1e-2, 5e-3), torch.float16: (1.5e-3, 3e-3, 3e-3, 2e-3)}
+    torch.float32: (2e-6, 1e-5, 1e-5, 2e-5), torch.bfloat16: (8e-3, 1e-2, 1e-2, 5e-3),
+    torch.float16: (1.5e-3, 3e-3, 3e-3, 2e-3)}
 GOALS = [ # what, rival, must, goal, stretch
     ('forward, both ways', 'stock, flips', 3, 4, 5), ('forward, both ways', 'stock padded', 1.8, 2.5, 3),
     ('backward, both ways', 'stock, flips', 2, 2.5, 3.5), ('forward, one way, even 12288', 'stock', 1.3, 1.8, 2.3),
-    ('forward, both ways, one clip', 'stock, flips', 1, 1.5, 2), ('forward, both ways', 'loop', 100, 100, 100), ('layer, forward and backward', 'fork', 1.5, 2, 2.5)]
+    ('forward, both ways, one clip', 'stock, flips', 1, 1.5, 2), ('forward, both ways', 'loop', 100, 100, 100),
+    ('layer, forward and backward', 'fork', 1.5, 2, 2.5)]
 INSTRUCTIONS = {'stock': {'M 64 frames': '45', 'even 12288': '22.7'}, 'triton': {'M 64 frames': '9.6 to 11.3'}}
 
 
@@ -85,7 +87,8 @@ class Run:
 def clock():
     "The clock of the processors in MHz, as it is."
     try:
-        r = subprocess.run(['nvidia-smi', '--query-gpu=clocks.sm', '--format=csv,noheader,nounits'], capture_output=True, text=True)
+        ask = 'nvidia-smi', '--query-gpu=clocks.sm', '--format=csv,noheader,nounits'
+        r = subprocess.run(ask, capture_output=True, text=True)
         return r.stdout.split()[0] if r.returncode == 0 else ''
     except OSError: return ''
 
@@ -198,8 +201,8 @@ def read_rates(run):
 # ---- correctness
 
 CASES = { # name: (samples, channels, tokens, states)
-    '197': (2, 72, 197, 16), '1': (2, 40, 1, 16), '2': (2, 40, 2, 16), '3': (2, 40, 3, 16), '5': (1, 40, 5, 16), '8 states': (1, 40, 67, 8),
-    '32 states': (1, 40, 67, 32), '2049': (1, 24, 2049, 16)}
+    '197': (2, 72, 197, 16), '1': (2, 40, 1, 16), '2': (2, 40, 2, 16), '3': (2, 40, 3, 16), '5': (1, 40, 5, 16),
+    '8 states': (1, 40, 67, 8), '32 states': (1, 40, 67, 32), '2049': (1, 24, 2049, 16)}
 
 def wide(d): return Direction(*[None if o is None else o.double() for o in d])
 
@@ -249,16 +252,18 @@ def step_correct(run):
             for name in sorted(forms, key=lambda o: o != 'cuda'):
                 try: got, (out_same, all_same) = results(name, x)
                 except Exception as err:
-                    rows.append(dict(case=case, dtype=short(dtype), form=name, what=f'{type(err).__name__}: {str(err)[:120]}',
-                                     error='inf', limit='', ok=0, times_stock='', forward_repeats='', backward_repeats=''))
+                    what = f'{type(err).__name__}: {str(err)[:120]}'
+                    rows.append(dict(case=case, dtype=short(dtype), form=name, what=what, error='inf', limit='', ok=0,
+                                     times_stock='', forward_repeats='', backward_repeats=''))
                     continue
                 for k, w in want.items():
                     err = error(got[k], w)
                     if name == 'cuda': stock[k] = err
                     ratio = round(err/max(stock[k], 1e-12), 3) if k in stock and name != 'cuda' else ''
                     ok = err <= limit(k, dtype) and (ratio == '' or ratio <= 1.5 or err < 1e-7)
-                    rows.append(dict(case=case, dtype=short(dtype), form=name, what=k, error=f'{err:.2e}', limit=limit(k, dtype),
-                                     ok=int(ok), times_stock=ratio, forward_repeats=int(out_same), backward_repeats=int(all_same)))
+                    rows.append(dict(case=case, dtype=short(dtype), form=name, what=k, error=f'{err:.2e}',
+                                     limit=limit(k, dtype), ok=int(ok), times_stock=ratio, forward_repeats=int(out_same),
+                                     backward_repeats=int(all_same)))
             append_rows('gpu_correct', rows, run.args.results)
             bad = [f'{r["form"]} {r["what"]} {r["error"]}' for r in rows if not r['ok']]
             print('correct', case, short(dtype), 'NOT OK: '+', '.join(bad) if bad else 'ok', flush=True)
@@ -274,8 +279,8 @@ def step_huge(run):
     out = f.scan_forward([d], x.z, None, True, False)[0][-1:].clone()
     last = Direction(d.u[-1:].clone(), d.delta[-1:].clone(), d.A, d.B[-1:].clone(), d.C[-1:].clone(), d.D, d.delta_bias)
     err = error(f.scan_forward([last], x.z[-1:].clone(), None, True, False)[0], out.double())
-    run.add('correct', case='huge', dtype='bfloat16', form=run.ours, what='out', error=f'{err:.2e}', limit=8e-3, ok=int(err <= 8e-3),
-            times_stock='', forward_repeats='', backward_repeats='')
+    run.add('correct', case='huge', dtype='bfloat16', form=run.ours, what='out', error=f'{err:.2e}', limit=8e-3,
+            ok=int(err <= 8e-3), times_stock='', forward_repeats='', backward_repeats='')
 
 
 # ---- scan
@@ -341,9 +346,11 @@ def step_block(run):
                     call = make(dtype)
                     err = '' if want is None else f'{max(error(g, w) for g, w in zip(call(), want)):.2e}'
                     row = measure(run, [call], least=30)
-                except Exception as e_: row, err = dict(ms='', p20='', p80='', iterations=0), f'{type(e_).__name__}: {str(e_)[:80]}'
+                except Exception as e_:
+                    row, err = dict(ms='', p20='', p80='', iterations=0), f'{type(e_).__name__}: {str(e_)[:80]}'
                 size = b*l*(e if 'conv' in what else e//2)*2
-                run.add('block', shape=shape, what=what, name=name, **row, bytes_ms=round(passes*size/run.rates.bytes*1e3, 4), error=err)
+                run.add('block', shape=shape, what=what, name=name, **row,
+                        bytes_ms=round(passes*size/run.rates.bytes*1e3, 4), error=err)
 
 def block_calls(what, shape, dtype, device):
     "Contestants for one operation: name -> (dtype -> call); and the passes, in the tokens' dtype, that it needs at least."
@@ -431,10 +438,11 @@ def saved_bytes(m, x, auto):
 
 # ---- profile
 
-METRICS = {'gpu__time_duration.sum': 'ns', 'smsp__inst_executed.sum': 'instructions', 'launch__registers_per_thread': 'registers',
+METRICS = {'gpu__time_duration.sum': 'ns', 'smsp__inst_executed.sum': 'instructions',
+           'launch__registers_per_thread': 'registers',
            'sm__inst_executed_pipe_xu.avg.pct_of_peak_sustained_active': 'exp_unit_percent',
-           'smsp__issue_active.avg.pct_of_peak_sustained_active': 'issue_percent', 'lts__t_sectors_op_red.sum': 'reduction_sectors',
-           'dram__bytes.sum': 'dram_bytes'}
+           'smsp__issue_active.avg.pct_of_peak_sustained_active': 'issue_percent',
+           'lts__t_sectors_op_red.sum': 'reduction_sectors', 'dram__bytes.sum': 'dram_bytes'}
 PROBES = [('stock', 'M 64 frames', 0), ('stock', 'even 12288', 0), ('triton', 'M 64 frames', 0), ('stock', 'M 64 frames', 1),
           ('triton', 'M 64 frames', 1)]
 
@@ -443,15 +451,23 @@ def step_profile(run):
     tool = shutil.which('ncu')
     if not tool and not run.dry: return print('profile: no ncu on the path, skipped')
     for name, shape, back in [('chunked', 'tiny', 0)] if run.dry else PROBES:
-        if run.has('profile', name=name, shape=shape, back=back) or rivals.missing(name, run.device) or not run.time_for(40): continue
+        if run.has('profile', name=name, shape=shape, back=back) or rivals.missing(name, run.device): continue
+        if not run.time_for(40): return
         text = SAMPLE if run.dry else profiled(run, tool, name, shape, back)
         found = parse_profile(text)
-        if not found: run.add('profile', name=name, shape=shape, back=back, kernel=text[-200:].replace('\n', ' '), per_element='',
-                              **dict.fromkeys(METRICS.values(), ''))
+        if not found:
+            run.add('profile', name=name, shape=shape, back=back, kernel=text[-200:].replace('\n', ' '), per_element='',
+                    **dict.fromkeys(METRICS.values(), ''))
         points = torch.Size(run.shapes[shape]).numel()*rivals.N*2
+        if found and not back: found += [('all', together([v for _, v in found]))]
         for kernel, values in found:
             per = float(values['instructions'])*32/points if values['instructions'] else 0
             run.add('profile', name=name, shape=shape, back=back, kernel=kernel[:60], per_element=round(per, 2), **values)
+
+def together(all_):
+    "Sums over kernels; a share of a peak has no sum, and is left to the kernels."
+    total = {k: sum(float(v[k] or 0) for v in all_) for k in METRICS.values()}
+    return {k: '' if 'percent' in k or k == 'registers' else v for k, v in total.items()}
 
 def profiled(run, tool, name, shape, back):
     me = [sys.executable, __file__, '--probe', name, shape, str(back), '--stock', str(stock_folder(run))]
@@ -512,8 +528,9 @@ def step_report(run):
             print(f'kept per layer, {r["name"]}, {r["shape"]}: fork 7 signals, ours 3.3, goal half | {r["kept_signals"]}')
     for r in run.rows('profile'):
         want = INSTRUCTIONS.get(r['name'], {}).get(r['shape'], '') if r['back'] == '0' else ''
-        print(f'instructions per element, {r["name"]}, {r["shape"]}, {r["kernel"]}: {want or "no prediction"} | {r["per_element"]}, '
-              f'exp unit {r["exp_unit_percent"]} %, issue {r["issue_percent"]} %')
+        want = want if r['kernel'] == 'all' else ''
+        print(f'instructions per element, {r["name"]}, {r["shape"]}, {r["kernel"]}: {want or "no prediction"} | '
+              f'{r["per_element"]}, exp unit {r["exp_unit_percent"]} %, issue {r["issue_percent"]} %')
     bad = [r for r in run.rows('correct') if r['ok'] == '0' and r['commit'] == run.here['commit']]
     print(f'correctness: {len(bad)} of {len(run.rows("correct"))} checks failed'
           + ''.join(f'\n  {r["form"]} {r["case"]} {r["dtype"]} {r["what"]}: {r["error"]}' for r in bad[:20]))

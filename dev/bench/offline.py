@@ -10,9 +10,9 @@ from pathlib import Path
 
 os.environ.pop('TRITON_INTERPRET', None)  # kernels to compile, not to interpret
 
-from common import write_rows  # noqa: E402
+from common import write_rows
 
-from videomamba_nb import block_triton, norm_triton  # noqa: E402
+from videomamba_nb import block_triton, norm_triton
 
 SM = 90
 

@@ -34,14 +34,16 @@ import sys
 sys.path.insert(0, 'dev/bench')
 import offline
 kernels = [make(k=k) for make in (offline.conv, offline.conv_back) for k in (2, 3, 8)]
-kernels += [make(dtype=d) for make in (offline.conv, offline.conv_back, offline.norm, offline.norm_back) for d in ('fp16', 'fp32')]
+every = offline.conv, offline.conv_back, offline.norm, offline.norm_back
+kernels += [make(dtype=d) for make in every for d in ('fp16', 'fp32')]
 print(*[offline.resources(k)['spilled'] for k in kernels])"""
 
 @pytest.fixture(scope='module')
 def measured():
     "In a process of its own, since a kernel that was defined for the interpreter cannot be compiled."
     triton = pytest.importorskip('triton', reason='compiling needs the triton wheel, which this system lacks')
-    if not (Path(triton.__file__).parent/'backends/nvidia/bin/cuobjdump').exists(): pytest.skip('this triton brings no cuobjdump')
+    if not (Path(triton.__file__).parent/'backends/nvidia/bin/cuobjdump').exists():
+        pytest.skip('this triton brings no cuobjdump')
     return json.loads(run(MEASURE))
 
 def test_every_kernel_has_limits(measured): assert set(LIMITS) == set(measured)

@@ -10,12 +10,12 @@ from notebooks import ROOT
 
 sys.path.insert(0, str(ROOT/'dev/bench'))
 
-import gpu_rivals  # noqa: E402
-import gpu_scan  # noqa: E402
-from common import read_rows  # noqa: E402
+import gpu_rivals
+import gpu_scan
+from common import read_rows
 
-from videomamba_nb.core import fill_by_rule, input_by_rule, test_tensor  # noqa: E402
-from videomamba_nb.ssm import selective_scan_seq  # noqa: E402
+from videomamba_nb.core import fill_by_rule, input_by_rule, test_tensor
+from videomamba_nb.ssm import selective_scan_seq
 
 TABLES = ('build', 'rates', 'correct', 'scan', 'block', 'layer', 'profile')
 
@@ -106,7 +106,7 @@ def test_the_fork_mixer_is_the_block(monkeypatch):
     x = input_by_rule(2, 7, 8).requires_grad_()
     test_tensor(fork(x), ours(x), rtol=1e-4, atol=1e-6)
     for m in (ours, fork): m(x).square().sum().backward()
-    for (k, p), q in zip(ours.named_parameters(), fork.parameters()):
+    for p, q in zip(ours.parameters(), fork.parameters()):
         test_tensor(q.grad, p.grad, rtol=1e-3, atol=1e-6)
 
 def test_floors_are_those_of_the_note():
