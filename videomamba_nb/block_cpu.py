@@ -6,7 +6,7 @@
 __all__ = ['PRODUCTS', 'why_not', 'conv_into', 'bi_conv_forward', 'bi_conv_backward', 'add_norm_forward', 'add_norm_backward',
            'choose_product', 'linear', 'workspace', 'free_workspace', 'mix']
 
-# %% ../nbs/15_block_cpu.ipynb #47ed3306
+# %% ../nbs/15_block_cpu.ipynb #1ade9918
 import math
 import threading
 import time
@@ -18,10 +18,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from . import scan_cpu
-from .scan_cpu import call, channel_last, library, signal
+from .scan_cpu import call, channel_last, library, new, signal
 from .ssm import Direction
 
-# %% ../nbs/15_block_cpu.ipynb #4deebb0d
+# %% ../nbs/15_block_cpu.ipynb #cff1e0b0
 def _of(kind, names): return [(k, kind) for k in names.split()]
 
 class _Conv(Structure):
@@ -40,7 +40,7 @@ def why_not(
     "Empty if these kernels can run, else what is missing."
     return scan_cpu.why_not(device, dtype, 1, 1, 1, 1)
 
-# %% ../nbs/15_block_cpu.ipynb #9e551795
+# %% ../nbs/15_block_cpu.ipynb #8e2c57d9
 def _describe(x, outs, weights, biases):
     b,e,l = x.shape
     s = _Conv(b, l, e, weights[0].shape[0], len(outs), signal(x))
@@ -75,7 +75,7 @@ def bi_conv_forward(
     conv_into(x.float(), outs, [weight, weight_b], [bias, bias_b])
     return tuple(o.to(x.dtype) for o in outs)
 
-# %% ../nbs/15_block_cpu.ipynb #06ecef89
+# %% ../nbs/15_block_cpu.ipynb #4d40bdf4
 def bi_conv_backward(
     gu:Float[Tensor,'b e l'], # Gradient of the first output
     gu_b:Float[Tensor,'b e l'], # Gradient of the second
@@ -90,14 +90,14 @@ def bi_conv_backward(
     weights,biases = [_taps_first(w) for w in (weight, weight_b)],[_vector(o) for o in (bias, bias_b)]
     xs,gs,gx = x.float(),[gu.float(), gu_b.float()],channel_last(b, e, l)
     s,G = _describe(xs, gs, weights, biases),_ConvGrads(x=signal(gx))
-    gw,gb = torch.empty(2, b, k, e),torch.empty(2, b, e)
+    gw,gb = new(2, b, k, e),new(2, b, e)
     for way in range(2):
         G.u[way],G.w[way],G.bias[way] = signal(gs[way]),gw[way].data_ptr(),gb[way].data_ptr()
     call(library(), 'conv_backward', s, G, tasks='conv_back')
     gw,gb = gw.sum(1).transpose(1, 2).to(weight.dtype),gb.sum(1).to(weight.dtype)
     return gx.to(x.dtype), gw[0].contiguous(), gb[0].clone(), gw[1].contiguous(), gb[1].clone()
 
-# %% ../nbs/15_block_cpu.ipynb #e7990a1b
+# %% ../nbs/15_block_cpu.ipynb #0db81d0c
 def _at(x): return None if x is None else x.data_ptr()
 
 def add_norm_forward(
@@ -129,7 +129,7 @@ def add_norm_backward(
     call(library(), 'norm_backward', a, _NormGrads(*map(_at, (gy, gsum, gx, gw))))
     return gx, gx, gw.sum(0)
 
-# %% ../nbs/15_block_cpu.ipynb #755c64ed
+# %% ../nbs/15_block_cpu.ipynb #71098e79
 def _onednn(x, weight, bias): return torch.ops.mkldnn._linear_pointwise(x, weight, bias, 'none', [], '')
 
 PRODUCTS = {'torch': F.linear, 'onednn': _onednn} # name -> a function (x, weight, bias)
@@ -159,7 +159,7 @@ def choose_product(
         _CHOSEN[key] = min(best, key=best.get)
     return _CHOSEN[key]
 
-# %% ../nbs/15_block_cpu.ipynb #3ecaaa24
+# %% ../nbs/15_block_cpu.ipynb #6ce07aa2
 class _Linear(torch.autograd.Function):
     "A linear layer whose three products may each be another one than PyTorch's."
     @staticmethod
@@ -185,7 +185,7 @@ def linear(
     if choose_product(x, weight) == 'torch': return F.linear(x, weight, bias)
     return _Linear.apply(x, weight, bias)
 
-# %% ../nbs/15_block_cpu.ipynb #b2b9dfae
+# %% ../nbs/15_block_cpu.ipynb #7f0ad745
 _SPACE = threading.local()
 
 def workspace(
@@ -194,14 +194,14 @@ def workspace(
 )->Tensor: # float32, holding whatever was there
     "A buffer that the next call of this thread with this name will use again."
     held,size = _SPACE.__dict__,math.prod(shape)
-    if name not in held or held[name].numel() < size: held[name] = torch.empty(size)
+    if name not in held or held[name].numel() < size: held[name] = new(size)
     return held[name][:size].view(shape)
 
 def free_workspace():
     "Give the buffers of this thread back."
     _SPACE.__dict__.clear()
 
-# %% ../nbs/15_block_cpu.ipynb #20681430
+# %% ../nbs/15_block_cpu.ipynb #a45d7388
 def _into(x, layer, name):
     "A linear layer whose output lies in the workspace."
     rows = x.reshape(-1, x.shape[-1])
@@ -221,7 +221,7 @@ def _arguments(mixer, u, m):
     dt,B,C = (o.transpose(1, 2) for o in parts)
     return Direction(u, dt, -torch.exp(A_log), B[:,None], C[:,None], D, dt_proj.bias, dt_proj.weight)
 
-# %% ../nbs/15_block_cpu.ipynb #17662f70
+# %% ../nbs/15_block_cpu.ipynb #944238b8
 def mix(
     mixer:nn.Module, # A bidirectional mixer with the official parameter names, float32
     hidden:Float[Tensor,'b l d'], # Tokens

@@ -6,7 +6,7 @@
 __all__ = ['conv_loop', 'kernels_for', 'bi_conv', 'check_conv', 'add_norm_steps', 'add_norm', 'check_add_norm', 'has_hooks',
            'project', 'project_halves', 'fast_mixer']
 
-# %% ../nbs/11a_block_ops.ipynb #d1116dd1
+# %% ../nbs/11a_block_ops.ipynb #d852cbd0
 import importlib
 import os
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from .core import at_least_f32
 
-# %% ../nbs/11a_block_ops.ipynb #3e879d8f
+# %% ../nbs/11a_block_ops.ipynb #6878ee9e
 def conv_loop(
     x:Float[Tensor,'b e l'], # Signal
     weight:Float[Tensor,'e k'], # One filter per channel; the last tap meets the present token
@@ -36,14 +36,13 @@ def conv_loop(
         else: v[...,s:] += weight[:,j,None]*x[...,:l-s]
     return F.silu(v)
 
-# %% ../nbs/11a_block_ops.ipynb #5839f3e1
+# %% ../nbs/11a_block_ops.ipynb #5d6a8f5b
 _KERNELS = {'cpu': 'videomamba_nb.block_cpu', 'cuda': 'videomamba_nb.block_triton'}
 
 def _loaded(device):
     try: return importlib.import_module(_KERNELS[device])
     except (ImportError, KeyError): return None
 
-@torch.compiler.assume_constant_result
 def kernels_for(
     device:str, # Type of the device, such as 'cpu'
     dtype:torch.dtype, # Of the signal
@@ -53,7 +52,9 @@ def kernels_for(
     module = _loaded(device)
     return module is not None and not module.why_not(device, dtype)
 
-# %% ../nbs/11a_block_ops.ipynb #a4fe8bff
+kernels_for._dynamo_marked_constant = True # as assume_constant_result, which would load Dynamo
+
+# %% ../nbs/11a_block_ops.ipynb #68be74e2
 def _like(x): return x.new_empty(len(x), x.shape[2], x.shape[1]).transpose(1, 2)
 
 @torch.library.custom_op('videomamba_nb::bi_conv', mutates_args=())
@@ -78,7 +79,7 @@ def _(gu, gu_b, x, weight, bias, weight_b, bias_b):
     one = weight.new_empty(len(weight))
     return _like(x), torch.empty_like(weight), one, torch.empty_like(weight), torch.empty_like(one)
 
-# %% ../nbs/11a_block_ops.ipynb #96885650
+# %% ../nbs/11a_block_ops.ipynb #c1f3d211
 def _keep_conv(ctx, inputs, output): ctx.save_for_backward(*inputs)
 
 def _conv_grads(ctx, gu, gu_b):
@@ -88,7 +89,7 @@ def _conv_grads(ctx, gu, gu_b):
 
 _conv.register_autograd(_conv_grads, setup_context=_keep_conv)
 
-# %% ../nbs/11a_block_ops.ipynb #15baffa5
+# %% ../nbs/11a_block_ops.ipynb #8642ee38
 def _plain_conv(x, weight, bias, reverse):
     k,l = weight.shape[1],x.shape[2]
     w = (weight.flip(1) if reverse else weight)[:,None]
@@ -109,10 +110,11 @@ def bi_conv(
             raise ValueError(f'filters must be (e, k) with e = {x.shape[1]}, found {tuple(w.shape)}')
     if weight_b is None: return _plain_conv(x, weight, bias, False), None
     fits = weight.shape[1] <= 8 and weight.shape == weight_b.shape
-    if kernel and fits and kernels_for(x.device.type, x.dtype): return _conv(x, weight, bias, weight_b, bias_b)
+    if kernel and fits and kernels_for(x.device.type, x.dtype):
+        return _conv(x, weight, bias, weight_b, bias_b)
     return _plain_conv(x, weight, bias, False), _plain_conv(x, weight_b, bias_b, True)
 
-# %% ../nbs/11a_block_ops.ipynb #6e90716b
+# %% ../nbs/11a_block_ops.ipynb #b4f77173
 _CONV_CASES = ((2, 6, 11, 4), (1, 37, 70, 4), (1, 3, 1, 4), (2, 5, 2, 3), (1, 16, 130, 2)) # b, e, l, k
 
 def _conv_args(b, e, l, k, dtype, device):
@@ -144,7 +146,7 @@ def check_conv(
             worst = (got.cpu().double()-w).abs().max()/w.abs().max()
             assert worst < tol, f'{case}: {what} differs by {worst:.1e}'
 
-# %% ../nbs/11a_block_ops.ipynb #79cee942
+# %% ../nbs/11a_block_ops.ipynb #6ef70faf
 def add_norm_steps(
     x:Float[Tensor,'b l d'], # What to add
     residual:Float[Tensor,'b l d'] | None, # Running sum; None at the start
@@ -156,7 +158,7 @@ def add_norm_steps(
     scale = torch.rsqrt(s.square().mean(-1, keepdim=True) + eps)
     return (s*scale*weight.to(s.dtype)).to(x.dtype), s
 
-# %% ../nbs/11a_block_ops.ipynb #099a0cc0
+# %% ../nbs/11a_block_ops.ipynb #cb256968
 @torch.library.custom_op('videomamba_nb::add_norm', mutates_args=())
 def _add_norm(x:Tensor, residual:Tensor | None, weight:Tensor, eps:float)->tuple[Tensor, Tensor, Tensor]:
     return _loaded(x.device.type).add_norm_forward(x, residual, weight, eps)
@@ -176,7 +178,7 @@ def _add_norm_backward(
 @_add_norm_backward.register_fake
 def _(gy, gsum, s, weight, scale): return torch.empty_like(s), torch.empty_like(weight)
 
-# %% ../nbs/11a_block_ops.ipynb #dc298b72
+# %% ../nbs/11a_block_ops.ipynb #d9d312c0
 def _keep_norm(ctx, inputs, output):
     x,residual,weight,_ = inputs
     ctx.save_for_backward(output[1], weight, output[2])
@@ -205,7 +207,7 @@ def add_norm(
         return _add_norm(x.contiguous(), residual, weight, eps)[:2]
     return add_norm_steps(x, residual, weight, eps)
 
-# %% ../nbs/11a_block_ops.ipynb #41a44e76
+# %% ../nbs/11a_block_ops.ipynb #26fca337
 def _norm_results(fn, args):
     args = [None if a is None else a.detach().requires_grad_() for a in args]
     y,s = fn(*args, 1e-5)
@@ -231,7 +233,7 @@ def check_add_norm(
                 worst = (got.cpu().double()-o).abs().max()/o.abs().max().clamp(min=1e-3)
                 assert got.shape == o.shape and worst < tol, f'{(b,l,d)}: result {i} differs by {worst:.1e}'
 
-# %% ../nbs/11a_block_ops.ipynb #62a2e33a
+# %% ../nbs/11a_block_ops.ipynb #1a1b10b5
 def has_hooks(
     module:nn.Module, # Any module
 )->bool: # Does someone listen?
@@ -246,8 +248,9 @@ def _eager(x):
 
 def _ours(layer, x):
     "May a product of ours stand in for this layer?"
-    plain = type(layer) is nn.Linear and not has_hooks(layer) and x.dtype == layer.weight.dtype == torch.float32
-    return plain and x.device.type == 'cpu' and _eager(x) and kernels_for('cpu', x.dtype)
+    plain = type(layer) is nn.Linear and not has_hooks(layer)
+    single = plain and x.dtype == layer.weight.dtype == torch.float32
+    return single and x.device.type == 'cpu' and _eager(x) and kernels_for('cpu', x.dtype)
 
 def project(
     layer:nn.Module, # Usually `nn.Linear`
@@ -265,7 +268,7 @@ def project_halves(
     halves = lambda o: (None,None) if o is None else o.chunk(2)
     return tuple(_loaded('cpu').linear(x, w, b) for w,b in zip(layer.weight.chunk(2), halves(layer.bias)))
 
-# %% ../nbs/11a_block_ops.ipynb #ea71aafa
+# %% ../nbs/11a_block_ops.ipynb #d1f9406c
 def fast_mixer(
     mixer:nn.Module, # A bidirectional mixer with the official parameter names
     hidden:Float[Tensor,'b l d'], # Its input

@@ -6,7 +6,7 @@
 __all__ = ['spread', 'selective_scan_tree', 'register_scan', 'scan_form_named', 'choose_scan', 'scan_backends', 'selective_scan',
            'bi_selective_scan']
 
-# %% ../nbs/11_scan.ipynb #fb6bd83d
+# %% ../nbs/11_scan.ipynb #68ba646b
 import importlib
 import os
 from types import SimpleNamespace
@@ -46,7 +46,7 @@ def selective_scan_tree(
         k *= 2
     return (x*spread(C, e)).sum(-1),x[:,:,-1]
 
-# %% ../nbs/11_scan.ipynb #f88703c0
+# %% ../nbs/11_scan.ipynb #d12ee5cc
 _FORMS = {} # plugged in so far: name -> form
 _KNOWN = ('chunked', 'cpu', 'triton', 'cuda')
 _NATIVE = {'seq': selective_scan_seq, 'tree': selective_scan_tree}
@@ -72,7 +72,7 @@ def scan_form_named(
 
 def _names(): return list(dict.fromkeys((*_NATIVE, *_KNOWN, *_FORMS)))
 
-# %% ../nbs/11_scan.ipynb #661324cc
+# %% ../nbs/11_scan.ipynb #2e65e0e9
 _ORDER = {'cpu': ('cpu', 'chunked'), 'cuda': ('triton', 'cuda', 'chunked')}
 
 def _why_not(name, *case):
@@ -81,7 +81,6 @@ def _why_not(name, *case):
     try: return scan_form_named(name).why_not(*case)
     except ImportError as e: return str(e)
 
-@torch.compiler.assume_constant_result
 def choose_scan(
     backend:str, # 'auto' or a name
     device:str, # Type of the device, such as 'cpu'
@@ -102,7 +101,9 @@ def choose_scan(
     if why: raise ValueError(f'scan backend {backend!r} cannot run: {why}')
     return backend
 
-# %% ../nbs/11_scan.ipynb #32e08062
+choose_scan._dynamo_marked_constant = True # as assume_constant_result, which would load Dynamo
+
+# %% ../nbs/11_scan.ipynb #6625a466
 def scan_backends(
     device:str | None=None, # 'cpu' or 'cuda'; where PyTorch would run if left out
     dtype:torch.dtype=torch.float32, # Of the signals
@@ -111,7 +112,7 @@ def scan_backends(
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
     return {k: _why_not(k, device, dtype, 384, 1569, 16, 1) for k in _names()}
 
-# %% ../nbs/11_scan.ipynb #410be6b6
+# %% ../nbs/11_scan.ipynb #052932e1
 def _channel_last(b, e, l, like): return like.new_empty(b, l, e).transpose(1, 2)
 
 def _both(first, second): return [Direction(*first)] + ([] if second[0] is None else [Direction(*second)])
@@ -129,7 +130,7 @@ def _scan(
         out,last,saved = scan_form_named(backend).scan_forward(dirs, z, h0, softplus, keep)
     return out, last, *saved
 
-# %% ../nbs/11_scan.ipynb #b4a5dbc2
+# %% ../nbs/11_scan.ipynb #cb2ddef0
 @_scan.register_fake
 def _(*args):
     u,A,u2,z,keep,backend = (args[i] for i in (0, 2, 8, 16, 19, 20))
@@ -145,7 +146,7 @@ def _gradients_like(inputs, grads):
         like = torch.empty_like(x)
         yield g if g.dtype == x.dtype and g.stride() == like.stride() else like.copy_(g)
 
-# %% ../nbs/11_scan.ipynb #cb0e8f95
+# %% ../nbs/11_scan.ipynb #abd7abc4
 @torch.library.custom_op('videomamba_nb::scan_backward', mutates_args=())
 def _scan_backward(
     gout:Tensor, glast:Tensor | None, raw:Tensor, states:Tensor, inputs:list[Tensor], which:list[int],
@@ -161,7 +162,8 @@ def _scan_backward(
     return list(_gradients_like(inputs, [flat[i] for i in which]))
 
 @_scan_backward.register_fake
-def _(gout, glast, raw, states, inputs, which, softplus, backend): return [torch.empty_like(x) for x in inputs]
+def _(gout, glast, raw, states, inputs, which, softplus, backend):
+    return [torch.empty_like(x) for x in inputs]
 
 def _keep_inputs(ctx, inputs, output):
     *tensors,softplus,_,backend = inputs
@@ -170,7 +172,7 @@ def _keep_inputs(ctx, inputs, output):
     ctx.softplus,ctx.backend = softplus,backend
     ctx.set_materialize_grads(False)
 
-# %% ../nbs/11_scan.ipynb #22cd3b48
+# %% ../nbs/11_scan.ipynb #c3a6619d
 def _autograd_backward(ctx, gout, glast, graw, gstates):
     *inputs,raw,states = ctx.saved_tensors
     grads = [None]*21
@@ -188,7 +190,7 @@ def _run(backend, dirs, z, h0, softplus):
     keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in flat)
     return _scan(*flat, softplus, keep, backend)[:2]
 
-# %% ../nbs/11_scan.ipynb #33a9bfb4
+# %% ../nbs/11_scan.ipynb #2cea685f
 def selective_scan(
     u:Float[Tensor,'b e l'], # Input signal
     delta:Float[Tensor,'b _ l'], # Step before bias and softplus, (b, e, l), or (b, r, l) with `dt_weight`
@@ -214,7 +216,7 @@ def selective_scan(
     y,h = _run(name, [_as_direction(u, **d)], z, h0, delta_softplus)
     return (y,h[0]) if return_last_state else y
 
-# %% ../nbs/11_scan.ipynb #defb75d3
+# %% ../nbs/11_scan.ipynb #8e4e61a8
 def _as_direction(u, B, C, **others):
     B,C = same_groups(B, C, len(u), u.shape[-1])
     return Direction(u=u, B=B, C=C, **others)
@@ -223,7 +225,7 @@ def _choice(backend, u, d):
     g = max(x.shape[1] if x.ndim == 4 else len(x) if x.ndim == 2 else 1 for x in (d['B'], d['C']))
     return choose_scan(backend, u.device.type, u.dtype, u.shape[1], u.shape[2], d['A'].shape[1], g)
 
-# %% ../nbs/11_scan.ipynb #6756d091
+# %% ../nbs/11_scan.ipynb #99219f8f
 def bi_selective_scan(
     fwd:dict, # Arguments of `selective_scan` without `z`, read from left to right
     bwd:dict, # The same for the direction that reads from right to left, in token order
@@ -242,7 +244,7 @@ def bi_selective_scan(
     y,h = _run(name, [_as_direction(**d), _as_direction(**d2)], z, h0, softplus)
     return (y,h) if return_last_state else y
 
-# %% ../nbs/11_scan.ipynb #39f06fc0
+# %% ../nbs/11_scan.ipynb #ec60ada2
 def _read_direction(args):
     "The tensors of a direction, its softplus, its first state; `TypeError` for a name that does not belong."
     d = dict(dict.fromkeys(Direction._fields), **args)

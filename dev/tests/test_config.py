@@ -76,6 +76,19 @@ def test_setup_only_reads(monkeypatch):
     text = (ROOT/'setup.py').read_text(encoding='utf-8')
     assert not [o for o in names(wanted('requirements')) if f"'{o}" in text], 'requirements belong in settings.ini'
 
+def test_files_beside_the_modules_are_shipped(monkeypatch):
+    "In the wheel through setup.py, in the source archive through MANIFEST.in."
+    got = {}
+    monkeypatch.setattr(setuptools, 'setup', got.update)
+    runpy.run_path(str(ROOT/'setup.py'))
+    shipped = {p for o in got['package_data'][LIB.name] for p in LIB.glob(o)}
+    beside = {p for p in LIB.rglob('*') if p.is_file() and p.suffix not in ('.py', '.pyc')}
+    assert {'kernels.c', 'moving_digits.safetensors'} <= {p.name for p in shipped} and beside == shipped
+    lines = [o.split() for o in (ROOT/'MANIFEST.in').read_text(encoding='utf-8').splitlines()]
+    globs = [(ROOT/folder,o) for kind,folder,*names in lines if kind == 'recursive-include' for o in names]
+    listed = {p for folder,o in globs for p in folder.rglob(o)}
+    assert shipped <= listed
+
 def test_doctor_knows_the_requirements():
     checks = {o['package']: o for o in doctor._CHECKS}
     runtime = wanted('requirements')

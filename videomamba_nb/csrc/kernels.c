@@ -1,4 +1,5 @@
-/* 1. vectors */
+/* Written from nbs/14_scan_cpu.ipynb, nbs/15_block_cpu.ipynb by dev/export_c.py: edit there, not here. */
+
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -53,7 +54,6 @@ INLINE vf largest(vf top, vf x) { return pick(LESS(top, absolute(x)), absolute(x
 INLINE vf at_least(float low, vf x) { return pick(LESS(x, every(low)), every(low), x); }
 INLINE vf at_most(float high, vf x) { return pick(LESS(every(high), x), every(high), x); }
 
-/* 2. rows */
 INLINE vf load(const float *p, num step, int lanes) {
     if (step == 1 && lanes == W) return *(const uf *)p;
     float x[W] = {0};
@@ -75,7 +75,6 @@ INLINE float total(vf v) {
     return sum;
 }
 
-/* 3. exp */
 #define P 4
 #define EACH for (int k = 0; k < P; k++)
 #define MAGIC 12582912.f
@@ -96,16 +95,16 @@ INLINE void exp2_each(vf *x) {
 
 INLINE void exp2_careful(vf *x) {
     vf y[P];
-    EACH y[k] = at_least(-126.f, at_most(127.f, x[k]));
+    EACH y[k] = at_least(-126.f, at_most(128.f, x[k]));
     exp2_each(y);
     EACH y[k] = pick(LESS(x[k], every(-126.f)), every(0.f), y[k]);
-    EACH y[k] = pick(LESS(every(127.9f), x[k]), every(INFINITY), y[k]);
     EACH x[k] = pick(SAME(x[k], x[k]), y[k], x[k]);
 }
 
 INLINE void softplus_each(vf *x) {
-    static const float c[] = {5.364825440e-3f, -3.006579673e-2f, 7.920454278e-2f, -1.375380295e-1f, 1.915365522e-1f,
-                              -2.485716374e-1f, 3.332132263e-1f, -4.999964796e-1f, 1.f};
+    static const float c[] = {
+        5.364825440e-3f, -3.006579673e-2f, 7.920454278e-2f, -1.375380295e-1f, 1.915365522e-1f,
+        -2.485716374e-1f, 3.332132263e-1f, -4.999964796e-1f, 1.f};
     vf w[P], r[P];
     EACH w[k] = at_least(-126.f, absolute(x[k])*-LOG2E);
     exp2_each(w);
@@ -121,7 +120,6 @@ INLINE void sigmoid_each(vf *x) {
     EACH x[k] = 1.f/(1.f + w[k]);
 }
 
-/* 4. arguments */
 #define T 16
 
 typedef struct { float *p; num b, c, l; } Signal;
@@ -148,7 +146,6 @@ typedef struct {
 INLINE num padded(num n) { return (n + P-1)/P*P; }
 INLINE int lanes_from(const Work *w, num v) { num left = w->to - w->from - v*W; return left < W ? (int)left : W; }
 
-/* 5. what a task keeps at hand */
 static void prepare(Work *w, const Scan *s, const Direction *d) {
     memset(w->B, 0, 2*T*w->N*sizeof(float));
     for (num v = 0; v < w->vecs; v++) {
@@ -158,7 +155,8 @@ static void prepare(Work *w, const Scan *s, const Direction *d) {
         for (num n = 0; n < w->N; n++) {
             vf a = n < s->n ? load(d->A + c*d->Ae + n*d->An, d->Ae, m)*LOG2E : every(0.f);
             w->A[v*w->N + n] = a;
-            w->H[v*w->N + n] = d->h0 && n < s->n ? load(d->h0 + (w->b*s->e + c)*s->n + n, s->n, m) : every(0.f);
+            vf h = d->h0 && n < s->n ? load(d->h0 + (w->b*s->e + c)*s->n + n, s->n, m) : every(0.f);
+            w->H[v*w->N + n] = h;
             most = largest(most, a);
         }
         w->most[v] = most;
@@ -219,7 +217,6 @@ INLINE int too_steep(const Work *w, num v, const vf *dt) {
     return reaches(top*w->most[v], 126.f);
 }
 
-/* 6. forward */
 INLINE void decays(vf (*a)[P], const vf *dt, const vf *A, int careful) {
     for (int t = 0; t < T; t++) {
         EACH a[t][k] = dt[t]*A[k];
@@ -241,7 +238,28 @@ INLINE void advance(vf *h, const vf (*a)[P], const vf *du, vf *y, const float *B
     EACH h[k] = s[k];
 }
 
-static void tile(const Scan *s, const Direction *d, const Work *w, num v, num i, num step, int m, int add, int gate, num chunk) {
+INLINE float *start_of(const Scan *s, const Direction *d, const Work *w, num v, num chunk) {
+    return d->starts + ((w->b*((s->l + T-1)/T) + chunk)*s->e + w->from + v*W)*w->N;
+}
+
+INLINE void finish(const Scan *s, const Work *w, num v, num i, num step, int m, int add, int gate, vf *y) {
+    vf z[T], g[T];
+    if (add) {
+        read_rows_of(&s->y, w, v, i, step, m, z);
+        for (int t = 0; t < T; t++) y[t] += z[t];
+    }
+    if (gate) {
+        if (s->raw.p) write_rows(&s->raw, w, v, i, step, m, y);
+        read_rows_of(&s->z, w, v, i, step, m, z);
+        for (int t = 0; t < T; t++) g[t] = z[t];
+        for (int t = 0; t < T; t += P) sigmoid_each(g + t);
+        for (int t = 0; t < T; t++) y[t] *= z[t]*g[t];
+    }
+    write_rows(&s->y, w, v, i, step, m, y);
+}
+
+static void tile(const Scan *s, const Direction *d, const Work *w, num v, num i, num step, int m,
+                 int add, int gate, num chunk) {
     vf dt[T], u[T], du[T], y[T], a[T][P];
     vf *h = w->H + v*w->N, *A = w->A + v*w->N;
     read_steps(w, d, v, i, step, m, dt, u);
@@ -250,7 +268,7 @@ static void tile(const Scan *s, const Direction *d, const Work *w, num v, num i,
     for (int t = 0; t < T; t++) { du[t] = dt[t]*u[t]; y[t] = w->skip[v]*u[t]; }
     if (d->starts) {
         const int lanes = lanes_from(w, v);
-        float *q = d->starts + ((w->b*((s->l + T-1)/T) + chunk)*s->e + w->from + v*W)*w->N;
+        float *q = start_of(s, d, w, v, chunk);
         for (num n = 0; n < w->N; n++) save(q + n*lanes, 1, lanes, h[n]);
     }
     const int careful = too_steep(w, v, dt);
@@ -259,18 +277,7 @@ static void tile(const Scan *s, const Direction *d, const Work *w, num v, num i,
         else decays(a, dt, A + n, 0);
         advance(h + n, (const vf (*)[P])a, du, y, w->B + n, w->C + n, w->N);
     }
-    if (add) {
-        read_rows_of(&s->y, w, v, i, step, m, u);
-        for (int t = 0; t < T; t++) y[t] += u[t];
-    }
-    if (gate) {
-        if (s->raw.p) write_rows(&s->raw, w, v, i, step, m, y);
-        read_rows_of(&s->z, w, v, i, step, m, u);
-        for (int t = 0; t < T; t++) du[t] = u[t];
-        for (int t = 0; t < T; t += P) sigmoid_each(u + t);
-        for (int t = 0; t < T; t++) y[t] *= du[t]*u[t];
-    }
-    write_rows(&s->y, w, v, i, step, m, y);
+    finish(s, w, v, i, step, m, add, gate, y);
 }
 
 static void sweep(const Scan *s, int way, Work *w) {
@@ -292,7 +299,6 @@ static void sweep(const Scan *s, int way, Work *w) {
     }
 }
 
-/* 7. tasks */
 static float *aligned(void *p) { return (float *)(((uintptr_t)p + 63)/64*64); }
 static num parts_of(const Scan *s) { return (s->e/s->groups + s->block-1)/s->block; }
 static num rank_of(const Scan *s) { return s->d[0].r > s->d[1].r ? s->d[0].r : s->d[1].r; }
@@ -341,7 +347,6 @@ API int scan_forward_task(const Scan *s, num task) {
 
 API int scan_forward(const Scan *s, int threads) FOR_ALL(scan_tasks(s), scan_forward_task(s, i))
 
-/* 8. backward */
 typedef struct { Signal u, delta; float *B, *C, *A, *D, *bias, *h0; const float *last; } Grads;
 typedef struct { Signal out, z; Grads d[2]; } ScanGrads;
 typedef struct { vf *H, *A, *D, *bias, *B, *C; } Sums;
@@ -371,7 +376,8 @@ INLINE void retreat(const Sums *g, num v, num n, num N, const vf (*h)[P], const 
     EACH g->A[v*N + n + k] = gA[k];
 }
 
-INLINE void gate_back(const Scan *s, const ScanGrads *G, const Work *w, num v, num i, num step, int m, int first, vf *gy) {
+INLINE void gate_back(const Scan *s, const ScanGrads *G, const Work *w, num v, num i, num step, int m,
+                      int first, vf *gy) {
     vf z[T], g[T], raw[T];
     read_rows_of(&G->out, w, v, i, step, m, gy);
     if (!s->z.p) return;
@@ -386,7 +392,19 @@ INLINE void gate_back(const Scan *s, const ScanGrads *G, const Work *w, num v, n
     for (int t = 0; t < T; t++) gy[t] *= z[t]*g[t];
 }
 
-static void tile_back(const Scan *s, const ScanGrads *G, int way, const Work *w, const Sums *g, num v, num i, num step, int m, num chunk) {
+INLINE void step_back(const Direction *d, const Work *w, const Sums *g, num v, int m, vf *x, const vf *dt,
+                      const vf *u, const vf *gy, vf *gdu, vf *gx) {
+    for (int t = 0; t < T; t++) { gx[t] = gx[t]*LN2 + gdu[t]*u[t]; g->D[v] += gy[t]*u[t]; }
+    if (d->softplus) {
+        for (int t = 0; t < T; t += P) sigmoid_each(x + t);
+        for (int t = 0; t < T; t++) gx[t] *= x[t];
+    }
+    for (int t = 0; t < m; t++) g->bias[v] += gx[t];
+    for (int t = 0; t < T; t++) gdu[t] = gdu[t]*dt[t] + gy[t]*w->skip[v];
+}
+
+static void tile_back(const Scan *s, const ScanGrads *G, int way, const Work *w, const Sums *g,
+                      num v, num i, num step, int m, num chunk) {
     vf x[T], dt[T], u[T], du[T], gy[T], gdu[T], gx[T], a[T][P], h[T+1][P];
     const Direction *d = &s->d[way];
     const vf *A = w->A + v*w->N;
@@ -397,7 +415,7 @@ static void tile_back(const Scan *s, const ScanGrads *G, int way, const Work *w,
     for (int t = m; t < T; t++) dt[t] = every(0.f);
     gate_back(s, G, w, v, i, step, m, way == 0, gy);
     for (int t = 0; t < T; t++) { du[t] = dt[t]*u[t]; gdu[t] = gx[t] = every(0.f); }
-    const float *starts = d->starts + ((w->b*((s->l + T-1)/T) + chunk)*s->e + w->from + v*W)*w->N;
+    const float *starts = start_of(s, d, w, v, chunk);
     const int careful = too_steep(w, v, dt);
     for (num n = 0; n < w->N; n += P) {
         vf start[P];
@@ -405,15 +423,10 @@ static void tile_back(const Scan *s, const ScanGrads *G, int way, const Work *w,
         if (careful) decays(a, dt, A + n, 1);
         else decays(a, dt, A + n, 0);
         retrace(h, start, (const vf (*)[P])a, du, w->B + n, w->N);
-        retreat(g, v, n, w->N, (const vf (*)[P])h, (const vf (*)[P])a, A + n, dt, du, gy, w->B + n, w->C + n, gdu, gx);
+        retreat(g, v, n, w->N, (const vf (*)[P])h, (const vf (*)[P])a, A + n, dt, du, gy,
+                w->B + n, w->C + n, gdu, gx);
     }
-    for (int t = 0; t < T; t++) { gx[t] = gx[t]*LN2 + gdu[t]*u[t]; g->D[v] += gy[t]*u[t]; }
-    if (d->softplus) {
-        for (int t = 0; t < T; t += P) sigmoid_each(x + t);
-        for (int t = 0; t < T; t++) gx[t] *= x[t];
-    }
-    for (int t = 0; t < m; t++) g->bias[v] += gx[t];
-    for (int t = 0; t < T; t++) gdu[t] = gdu[t]*dt[t] + gy[t]*w->skip[v];
+    step_back(d, w, g, v, m, x, dt, u, gy, gdu, gx);
     write_rows(&G->d[way].u, w, v, i, step, m, gdu);
     write_rows(&G->d[way].delta, w, v, i, step, m, gx);
 }
@@ -435,15 +448,19 @@ static void write_sums(const Scan *s, const ScanGrads *G, int way, const Work *w
 static void sweep_back(const Scan *s, const ScanGrads *G, int way, num task, Work *w, float *memory) {
     const Direction *d = &s->d[way];
     const Grads *q = &G->d[way];
-    const num L = s->l, N = w->N, step = way ? -1 : 1, parts = parts_of(s), group = task/parts % s->groups, vecs = w->vecs;
+    const num L = s->l, N = w->N, vecs = w->vecs, step = way ? -1 : 1;
+    const num parts = parts_of(s), group = task/parts % s->groups;
     Sums g;
-    g.H = (vf *)memory; g.A = g.H + vecs*N; g.D = g.A + vecs*N; g.bias = g.D + vecs; g.B = g.bias + vecs; g.C = g.B + T*N;
+    g.H = (vf *)memory; g.A = g.H + vecs*N;
+    g.D = g.A + vecs*N; g.bias = g.D + vecs;
+    g.B = g.bias + vecs; g.C = g.B + T*N;
     memset(memory, 0, (2*vecs*N + 2*vecs)*sizeof(vf));
     prepare(w, s, d);
     if (q->last) for (num v = 0; v < vecs; v++) for (num n = 0; n < s->n; n++)
         g.H[v*N + n] = load(q->last + (w->b*s->e + w->from + v*W)*s->n + n, s->n, lanes_from(w, v));
     for (num chunk = (L-1)/T; chunk >= 0; chunk--) {
-        const num t0 = chunk*T, i = way ? L-1-t0 : t0, row = ((task % parts*s->b + w->b)*s->groups + group)*L;
+        const num t0 = chunk*T, i = way ? L-1-t0 : t0;
+        const num row = ((task % parts*s->b + w->b)*s->groups + group)*L;
         const int m = L - t0 < T ? (int)(L - t0) : T;
         read_rows(w->B, &d->B, d->B.p + w->b*d->B.b + group*d->Bg, s, N, i, step, m);
         read_rows(w->C, &d->C, d->C.p + w->b*d->C.b + group*d->Cg, s, N, i, step, m);
@@ -468,7 +485,40 @@ API int scan_backward_task(const Scan *s, const ScanGrads *G, num task) {
     return 0;
 }
 
-API int scan_backward(const Scan *s, const ScanGrads *G, int threads) FOR_ALL(scan_tasks(s), scan_backward_task(s, G, i))
+API int scan_backward(const Scan *s, const ScanGrads *G, int threads)
+    FOR_ALL(scan_tasks(s), scan_backward_task(s, G, i))
+
+API int uses_openmp(void) {
+#ifdef _OPENMP
+    return 1;
+#else
+    return 0;
+#endif
+}
+
+API int probe(void) {
+    enum { L = 20, E = 2*W + 1, STATES = 5 };
+    float *x = malloc((3*L*E + L*STATES + E*STATES)*sizeof(float));
+    float *rows = x + L*E, *a = rows + L*STATES, *y = a + E*STATES;
+    Scan s = {.b = 1, .l = L, .e = E, .n = STATES, .groups = 1, .block = E, .directions = 2};
+    if (!x) return 1;
+    for (num i = 0; i < L*E + L*STATES + E*STATES; i++) x[i] = i < L*E + L*STATES ? .5f : -.5f;
+    s.z = (Signal){x, 0, 1, E};
+    s.y = (Signal){y, 0, 1, E};
+    s.raw = (Signal){y + L*E, 0, 1, E};
+    for (int way = 0; way < 2; way++) {
+        Direction *d = &s.d[way];
+        d->u = d->delta = s.z;
+        d->B = d->C = (Signal){rows, 0, 1, STATES};
+        d->A = a;
+        d->Ae = STATES;
+        d->An = d->softplus = 1;
+    }
+    int failed = scan_forward_task(&s, 0);
+    for (num i = 0; i < L*E; i++) failed |= !(y[i] > 0.f && y[i] < 100.f);
+    free(x);
+    return failed;
+}
 
 /* 9. convolution */
 #define K 8
@@ -579,7 +629,8 @@ API int conv_backward_task(const Conv *s, const ConvGrads *G, num task) {
     return 0;
 }
 
-API int conv_backward(const Conv *s, const ConvGrads *G, int threads) FOR_ALL(conv_back_tasks(s), conv_backward_task(s, G, i))
+API int conv_backward(const Conv *s, const ConvGrads *G, int threads)
+    FOR_ALL(conv_back_tasks(s), conv_backward_task(s, G, i))
 
 /* 10. residual and norm */
 typedef struct { num rows, d; const float *x, *before, *weight; float *sum, *y, *scale; float eps; } Norm;
@@ -635,36 +686,5 @@ API int norm_backward_task(const Norm *s, const NormGrads *G, num task) {
     return 0;
 }
 
-API int norm_backward(const Norm *s, const NormGrads *G, int threads) FOR_ALL(norm_tasks(s), norm_backward_task(s, G, i))
-
-/* 11. does it run at all? */
-API int uses_openmp(void) {
-#ifdef _OPENMP
-    return 1;
-#else
-    return 0;
-#endif
-}
-
-API int probe(void) {
-    enum { L = 20, E = 2*W + 1, STATES = 5 };
-    float *x = malloc((3*L*E + L*STATES + E*STATES)*sizeof(float)), *rows = x + L*E, *a = rows + L*STATES, *y = a + E*STATES;
-    Scan s = {.b = 1, .l = L, .e = E, .n = STATES, .groups = 1, .block = E, .directions = 2};
-    if (!x) return 1;
-    for (num i = 0; i < L*E + L*STATES + E*STATES; i++) x[i] = i < L*E + L*STATES ? .5f : -.5f;
-    s.z = (Signal){x, 0, 1, E};
-    s.y = (Signal){y, 0, 1, E};
-    s.raw = (Signal){y + L*E, 0, 1, E};
-    for (int way = 0; way < 2; way++) {
-        Direction *d = &s.d[way];
-        d->u = d->delta = s.z;
-        d->B = d->C = (Signal){rows, 0, 1, STATES};
-        d->A = a;
-        d->Ae = STATES;
-        d->An = d->softplus = 1;
-    }
-    int failed = scan_forward_task(&s, 0);
-    for (num i = 0; i < L*E; i++) failed |= !(y[i] > 0.f && y[i] < 100.f);
-    free(x);
-    return failed;
-}
+API int norm_backward(const Norm *s, const NormGrads *G, int threads)
+    FOR_ALL(norm_tasks(s), norm_backward_task(s, G, i))
