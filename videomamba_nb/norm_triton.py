@@ -87,7 +87,7 @@ def add_norm_forward(
                                    ADD=residual is not None, D=D, num_warps=_warps(D))
     return y,summed,rstd
 
-# %% ../nbs/17a_norm_triton.ipynb #abeb4226
+# %% ../nbs/17a_norm_triton.ipynb #32142b3d
 @_jit
 def _norm_bwd(gy_ptr, gs_ptr, s_ptr, w_ptr, rstd_ptr, gx_ptr, gr_ptr, sum_ptr, d, rows, each,
               LATER: tl.constexpr, BOTH: tl.constexpr, D: tl.constexpr):
@@ -102,30 +102,31 @@ def _norm_bwd(gy_ptr, gs_ptr, s_ptr, w_ptr, rstd_ptr, gx_ptr, gr_ptr, sum_ptr, d
         gy = tl.load(gy_ptr + at, mask=m, other=0.).to(tl.float32)
         g = (gy*w - n*(tl.sum(gy*w*n, axis=0)/d))*rstd
         if LATER: g += tl.load(gs_ptr + at, mask=m, other=0.).to(tl.float32)
-        tl.store(gx_ptr + at, g.to(gx_ptr.dtype.element_ty), mask=m)
-        if BOTH: tl.store(gr_ptr + at, g, mask=m)
+        tl.store(gr_ptr + at, g, mask=m)
+        if BOTH: tl.store(gx_ptr + at, g.to(gx_ptr.dtype.element_ty), mask=m)
         sums += gy*n
     tl.store(sum_ptr + p*d + c, sums, mask=ok)
 
-# %% ../nbs/17a_norm_triton.ipynb #6b00da1f
+# %% ../nbs/17a_norm_triton.ipynb #54e6f753
 def add_norm_backward(
     gy:Float[Tensor,'*s d'], # Gradient of y
     gsummed:Float[Tensor,'*s d'] | None, # Gradient that reaches the sum from later blocks, or None
     summed:Float[Tensor,'*s d'], # From `add_norm_forward`
     weight:Float[Tensor,'d'], # Scale per channel
     rstd:Float[Tensor,'*s'], # From `add_norm_forward`
-    need_residual:bool=True, # Also write the gradient of `residual`
-)->tuple[Float[Tensor,'*s d'], Float[Tensor,'*s d'] | None, Float[Tensor,'d']]: # gx, gresidual, gweight
+    narrow:bool=False, # Also write the gradient of `x` in the dtype of `gy`; else one serves for both
+)->tuple[Float[Tensor,'*s d'], Float[Tensor,'*s d'], Float[Tensor,'d']]: # gx, gresidual in float32, gweight
     "Gradients of `add_norm_forward`, the same bits in every run; `ValueError` where `why_not` has a reason."
     _need(gy)
     gy,d = gy.contiguous(),gy.shape[-1]
     rows,D = gy.numel()//d,triton.next_power_of_2(d)
     each = triton.cdiv(rows, min(rows, 1024))
-    gx,gr = torch.empty_like(gy),torch.empty_like(summed) if need_residual else None
+    gr = torch.empty_like(summed)
+    gx = torch.empty_like(gy) if narrow else gr
     sums = summed.new_empty(triton.cdiv(rows, each), d)
     with torch.cuda.device_of(gy):
         _norm_bwd[(len(sums),)](
             gy, summed if gsummed is None else gsummed.contiguous(), summed, weight.contiguous(), rstd, gx,
-            gr if need_residual else summed, sums, d, rows, each,
-            LATER=gsummed is not None, BOTH=need_residual, D=D, num_warps=_warps(D))
+            gr, sums, d, rows, each,
+            LATER=gsummed is not None, BOTH=narrow, D=D, num_warps=_warps(D))
     return gx, gr, sums.sum(0).to(weight.dtype)

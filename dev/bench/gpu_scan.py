@@ -388,7 +388,7 @@ def norm_calls(what, forms, x, gy, r, gs, w):
         y, s, _ = add_norm_torch(*xs)
         return lambda: torch.autograd.grad([y, s], xs, [gy.to(y.dtype), gs.to(s.dtype)], retain_graph=True)
     size = r.element_size()/x.element_size() # passes of the stream, in those of the tokens
-    return {k: lambda _, f=f: ours(f) for k, f in forms.items()} | dict(pytorch=plain), 2+3*size if back else 2+2*size
+    return {k: lambda _, f=f: ours(f) for k, f in forms.items()} | dict(pytorch=plain), 1+3*size if back else 2+2*size
 
 
 # ---- layer
