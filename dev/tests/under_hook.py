@@ -145,6 +145,22 @@ def call_bmamba(tmp):
             with torch.autocast('cpu', torch.bfloat16): block.float()(x)
     bmamba.hearing(lambda o: o*2, x[:1])
 
+def call_gpu_forms(tmp):
+    "What can run without a GPU; the stock kernels are absent, and their forms are called up to the point that shows it."
+    from videomamba_nb import block_triton, conv_cuda, norm_triton, scan_cuda
+    x,w,t,v = torch.ones(1, 4, 5),torch.ones(4, 3),torch.ones(1, 5, 4),torch.ones(4)
+    block_triton.bi_conv_torch(x, w, v, w, v), block_triton.bi_conv_torch(x, w)
+    norm_triton.add_norm_torch(t, None, v), norm_triton.why_not('cpu', torch.float32)
+    scan_cuda.why_not('cpu', torch.float32, 4, 5, 2, 1), conv_cuda.conv_why_not('cpu', torch.float32)
+    scan_cuda.even_length(5), scan_cuda.new_saved(x, 2, 1, True)
+    d = ssm.Direction(x, x, -torch.ones(4, 2), torch.ones(1, 1, 2, 5), torch.ones(1, 1, 2, 5))
+    for f,args in ((block_triton.bi_conv_forward, (x, w, v, w, v)), (block_triton.bi_conv_backward, (x, x, x, w, v, w, v)),
+                   (norm_triton.add_norm_forward, (t, t, v)), (norm_triton.add_norm_backward, (t, t, t, v, t[...,0])),
+                   (conv_cuda.bi_conv_forward, (x, w)), (conv_cuda.bi_conv_backward, (x, None, x, w)),
+                   (scan_cuda.scan_forward, ([d], x, None, True, True)),
+                   (scan_cuda.scan_backward, (x, None, [d], x, None, True, scan_cuda.new_saved(x, 2, 1, True)))):
+        with suppress(ValueError, AttributeError): f(*args)
+
 def call_scan_order(tmp):
     for name in scan_order.list_orders():
         order, = scan_order.permutations(name, 2, 3, 4)[:1]
