@@ -21,7 +21,7 @@ _SPEC = dict(do_not_specialize=['L','split','T','K'], do_not_specialize_on_align
 @kernel(**_SPEC)
 def _meet(u0, x0, u1, x1, z, pre, out, A, B, C, D, bias, h, states, L, split, bu, bx, bz,
           P: tl.constexpr, STAGE: tl.constexpr):
-    "Stage 1: each direction up to the meeting point. 2: on through the other's half. 3: one direction, all of it."
+    "Stage 1: each direction up to the meeting point. 2: on through the other's half. 3: one direction, all."
     b, g, d, ok = _lanes(P)
     h += b*P.m*P.n*P.e
     lo = split*0
@@ -51,12 +51,12 @@ def _step_size(d):
     return (d.delta.transpose(1, 2)@d.dt_weight.to(d.delta.dtype).T).transpose(1, 2)
 
 def _params(dirs, N):
-    "A as (m, N, e) times log2(e), B and C as (b, m, g, l, N), skip and bias as (m, e): float32, padded, contiguous."
+    "A as (m, N, e) times log2(e), B and C as (b, m, g, l, N), skip and bias as (m, e), all float32."
     grow = lambda o: F.pad(o.float(), (0, N-o.shape[-1]))
     A = torch.stack([(grow(o.A)*math.log2(math.e)).T for o in dirs])
-    B,C = (torch.stack([grow(o.transpose(2, 3)) for o in x], 1) for x in zip(*((o.B,o.C) for o in dirs)))
-    none = A.new_zeros(A.shape[-1])
-    D,bias = (torch.stack([none if o is None else o.float() for o in x]) for x in zip(*((o.D,o.delta_bias) for o in dirs)))
+    B,C = (torch.stack([grow(getattr(o, k).transpose(2, 3)) for o in dirs], 1) for k in 'BC')
+    given = lambda o: A.new_zeros(A.shape[-1]) if o is None else o.float()
+    D,bias = (torch.stack([given(getattr(o, k)) for o in dirs]) for k in ('D','delta_bias'))
     return [o.contiguous() for o in (A,B,C,D,bias)]
 
 # %% ../nbs/16_scan_triton.ipynb #7adae570
@@ -64,7 +64,7 @@ def channels_per_program(
     channels:int, # Channels of all samples and directions together
     n:int, # States, a power of two
 )->int: # 32 or 64
-    "64 channels share each load of `B` and `C` if the states still fit in registers and enough programs remain, else 32."
+    "64 share each load of `B` and `C` if the states fit in registers and enough programs remain, else 32."
     return 64 if n <= 16 and channels >= 64*1056 else 32
 
 # %% ../nbs/16_scan_triton.ipynb #e22e917b
@@ -99,13 +99,14 @@ def _chunk_states(u0, x0, u1, x1, A, B, D, bias, h, total, L, T, bu, bx, P: tl.c
     h += r*(P.n*P.e)
     total += r*P.e + d
     if tl.program_id(2) == 0:
-        tl.store(total, _scan(u0, x0, x0, x0, x0, A, B, B, D, bias, h, h, L, lo, hi, bu, bx, bx, 0, P, 0), mask=ok)
+        steps = _scan(u0, x0, x0, x0, x0, A, B, B, D, bias, h, h, L, lo, hi, bu, bx, bx, 0, P, 0)
     else:
-        tl.store(total, _scan(u1, x1, x1, x1, x1, A, B, B, D, bias, h, h, L, L-hi, L-lo, bu, bx, bx, 1, P, 0), mask=ok)
+        steps = _scan(u1, x1, x1, x1, x1, A, B, B, D, bias, h, h, L, L-hi, L-lo, bu, bx, bx, 1, P, 0)
+    tl.store(total, steps, mask=ok)
 
 @kernel(**_SPEC)
 def _pass_states(A, last, h, total, K, P: tl.constexpr):
-    "Turn what each of the K chunks adds into the state that enters it, and `last` from the first state into the last."
+    "From what each of K chunks adds to the state that enters it; `last` turns from the first state to the last."
     b, g, d, ok = _lanes(P)
     dr = tl.program_id(1)
     r = b*P.m + dr
@@ -133,13 +134,14 @@ def _chunk_scan(u0, x0, u1, x1, z, pre, out, A, B, C, D, bias, h, states, L, T, 
     _scan(u0, x0, z, pre, out, A, B, C, D, bias, h, states, L, lo, hi, bu, bx, bz, 0, P, 5-2*P.m)
     if P.m == 2:
         tl.debug_barrier()
-        _scan(u1, x1, z, pre, out, A, B, C, D, bias, h + K*(P.n*P.e), states, L, L-hi, L-lo, bu, bx, bz, 1, P, 2)
+        h += K*(P.n*P.e)
+        _scan(u1, x1, z, pre, out, A, B, C, D, bias, h, states, L, L-hi, L-lo, bu, bx, bz, 1, P, 2)
 
 def time_chunks(
     programs:int, # Programs of the unchunked scan
     l:int, # Tokens
 )->int: # Number of chunks, 1 for the unchunked scan
-    "Chunks for a batch that would leave most of a large GPU idle, which pay two thirds more work for four warps each."
+    "Chunks, for a batch that would leave most of a large GPU idle: two thirds more work, many more programs."
     return 1 if programs >= 400 else max(1, min(-(-2112//programs), l//128))
 
 # %% ../nbs/16_scan_triton.ipynb #4616c822
@@ -152,16 +154,16 @@ def why_not(
     g:int, # Groups of `B` and `C`
 )->str: # '' if these kernels can run such a call here
     "One sentence on what is missing, and what to do."
-    if triton is None: return 'Triton is not installed: pip install triton (Linux, NVIDIA GPU), or use another backend'
+    if triton is None: return 'Triton is not installed: pip install triton (Linux, NVIDIA GPU), or use chunked'
     if dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        return f'Triton kernels take float32, bfloat16 or float16 signals, not {dtype}: convert them, or use chunked'
+        return f'Triton kernels take float32, bfloat16 or float16 signals, not {dtype}: use chunked'
     if n > 256: return f'Triton kernels hold at most 256 states per channel, not {n}: use chunked'
     if e%g: return f'{e} channels do not divide into {g} groups: change one of them'
     if _interpreted() and device_type in ('cpu','cuda'): return ''
     if device_type != 'cuda' or not torch.cuda.is_available():
-        return f'Triton kernels need a CUDA GPU and tensors on it, not {device_type}: move them, or use another backend'
+        return f'Triton kernels need a CUDA GPU, and tensors on it, not on {device_type}: use chunked'
     if torch.version.hip: return 'Triton kernels here are written for NVIDIA GPUs: use chunked'
-    if torch.cuda.get_device_capability() < (8,0): return 'Triton needs an NVIDIA GPU of 2020 or later: use chunked'
+    if torch.cuda.get_device_capability() < (8,0): return 'Triton needs an NVIDIA GPU from 2020 on: use chunked'
     return ''
 
 # %% ../nbs/16_scan_triton.ipynb #4616bd9f
@@ -180,7 +182,7 @@ def new_saved(
     return pre,torch.empty(b, m, -(-l//every), _padded(n), e, device=u.device)
 
 # %% ../nbs/16_scan_triton.ipynb #04ba595c
-def _launch(P): return dict(num_warps=max(1, P.n*P.bd//1024), maxnreg=168 if P.n*P.bd <= 512 else 255)
+def _launch(P): return dict(num_warps=max(1, P.n*P.bd//1024), maxnreg=176 if P.n*P.bd <= 512 else 255)
 
 def scan_forward(
     dirs:list, # One or two `Direction`s; the second is read from right to left
@@ -201,7 +203,8 @@ def scan_forward(
     pre = saved[0].transpose(1, 2) if P.save else out
     if chunks is None: chunks = time_chunks(b*m*_blocks(P), l)
     run = _run_chunks if chunks > 1 else _run_halves
-    with torch.cuda.device_of(out): run(s, zs, pre, out, w, h, saved[1] if keep else h, l, chunks, split, strides, P)
+    states = saved[1] if keep else h
+    with torch.cuda.device_of(out): run(s, zs, pre, out, w, h, states, l, chunks, split, strides, P)
     return out.transpose(1, 2),h[:,:,:n].permute(1, 0, 3, 2).contiguous(),saved
 
 # %% ../nbs/16_scan_triton.ipynb #97db409b
@@ -209,7 +212,8 @@ def _run_halves(s, zs, pre, out, w, h, states, l, chunks, split, strides, P):
     "Two launches that meet at `split`, or one for a single direction."
     split = l if P.m == 1 else l//2 if split is None else split
     for stage in (1,2) if P.m == 2 else (3,):
-        _meet[(len(out)*_blocks(P),P.m)](*s, zs, pre, out, *w, h, states, l, split, *strides, P=P, STAGE=stage, **_launch(P))
+        _meet[(len(out)*_blocks(P),P.m)](*s, zs, pre, out, *w, h, states, l, split, *strides,
+                                         P=P, STAGE=stage, **_launch(P))
 
 def _run_chunks(s, zs, pre, out, w, h, states, l, chunks, split, strides, P):
     "Three launches: states of the chunks, states between them, outputs."

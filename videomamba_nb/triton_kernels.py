@@ -47,14 +47,15 @@ def rand_directions(
     dtype:torch.dtype=torch.float32, # Of the signals
     full:bool=True, # With skip, gate, bias and softplus?
 )->tuple: # [Direction], z, h0, softplus
-    "Random arguments of `scan_forward`, channel-last; the numbers of the plain form suit a scan without softplus."
+    "Random arguments of `scan_forward`, channel-last; without `full` the steps suit a scan without softplus."
     rand = lambda *s: torch.randn(*s)
     signal = lambda e, f=lambda o: o: f(rand(b,l,e)).to(dtype).transpose(1,2)
     step = lambda: signal(r or e) if full else signal(e, torch.exp)
     def direction():
         D,bias = (rand(e),rand(e)-1) if full else (None,None)
         w = (rand(e,r)/r**.5).to(dtype) if r else None
-        return Direction(signal(e), step(), -rand(e,n).exp(), rand(b,g,n,l).to(dtype), rand(b,g,n,l).to(dtype), D, bias, w)
+        B,C = rand(2,b,g,n,l).to(dtype)
+        return Direction(signal(e), step(), -rand(e,n).exp(), B, C, D, bias, w)
     return [direction() for _ in range(m)], signal(e) if full else None, rand(m,b,e,n), full
 
 # %% ../nbs/15a_triton_kernels.ipynb #8d68a24a
@@ -100,7 +101,8 @@ def _softplus(x, FAST: tl.constexpr):
     return tl.where(x > 20., x, tl.where(e < .125, small, big*_LN2))
 
 # %% ../nbs/15a_triton_kernels.ipynb #324e23ba
-_Plan = namedtuple('_Plan', 'm e g n bd u k su sx sz gate soft fast save keep sg atomic', defaults=(False,False,0,False))
+_Plan = namedtuple('_Plan', 'm e g n bd u k su sx sz gate soft fast save keep sg atomic',
+                   defaults=(False,False,0,False))
 
 # %% ../nbs/15a_triton_kernels.ipynb #dfecded8
 @kernel
@@ -128,8 +130,8 @@ _Channels = namedtuple('_Channels', 'A D bias ok')
 @kernel
 def _ahead(p, k, SG: tl.constexpr, P: tl.constexpr):
     "The same pointers, k tokens later."
-    return _Rows(p.u + k*(SG*P.su), p.x + k*(SG*P.sx), p.z + k*(SG*P.sz), p.pre + k*(SG*P.e), p.out + k*(SG*P.e),
-                 p.B + k*(SG*P.n), p.C + k*(SG*P.n))
+    return _Rows(p.u + k*(SG*P.su), p.x + k*(SG*P.sx), p.z + k*(SG*P.sz), p.pre + k*(SG*P.e),
+                 p.out + k*(SG*P.e), p.B + k*(SG*P.n), p.C + k*(SG*P.n))
 
 # %% ../nbs/15a_triton_kernels.ipynb #e257447d
 @kernel
@@ -225,14 +227,16 @@ def _scan(u, x, z, pre, out, A, B, C, D, bias, h, states, L, begin, end, bu, bx,
     b, g, d, ok = _lanes(P)
     r = b*P.m + DR
     tile = tl.arange(0, P.n)[:,None]*P.e + d[None,:]
-    w = _Channels(tl.load(A + DR*P.n*P.e + tile, mask=ok[None,:], other=0.), tl.load(D + DR*P.e + d, mask=ok, other=0.),
+    w = _Channels(tl.load(A + DR*P.n*P.e + tile, mask=ok[None,:], other=0.),
+                  tl.load(D + DR*P.e + d, mask=ok, other=0.),
                   tl.load(bias + DR*P.e + d, mask=ok, other=0.), ok)
     t = tl.cast(begin, tl.int64)
     if DR == 1:
         t = L-1-t
     row = (b*L + t)*P.e + d
     rn = ((r*P.g + g)*L + t)*P.n
-    p = _Rows(u + b*bu + t*P.su + d, x + b*bx + t*P.sx + d, z + b*bz + t*P.sz + d, pre + row, out + row, B + rn, C + rn)
+    p = _Rows(u + b*bu + t*P.su + d, x + b*bx + t*P.sx + d, z + b*bz + t*P.sz + d,
+              pre + row, out + row, B + rn, C + rn)
     states += r*((L+P.k-1)//P.k)*(P.n*P.e) + tile
     s, total = _stretch(tl.load(h + tile, mask=ok[None,:], other=0.), p, states, begin, end, w, SG, P, STAGE)
     tl.store(h + tile, s, mask=ok[None,:])
