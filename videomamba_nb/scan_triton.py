@@ -50,6 +50,7 @@ def _step_size(d):
     if d.dt_weight is None: return d.delta
     return (d.delta.transpose(1, 2)@d.dt_weight.to(d.delta.dtype).T).transpose(1, 2)
 
+# %% ../nbs/16_scan_triton.ipynb #7adae570
 def _params(dirs, N):
     "A as (m, N, e) times log2(e), B and C as (b, m, g, l, N), skip and bias as (m, e), all float32."
     grow = lambda o: F.pad(o.float(), (0, N-o.shape[-1]))
@@ -59,7 +60,7 @@ def _params(dirs, N):
     D,bias = (torch.stack([given(getattr(o, k)) for o in dirs]) for k in ('D','delta_bias'))
     return [o.contiguous() for o in (A,B,C,D,bias)]
 
-# %% ../nbs/16_scan_triton.ipynb #7adae570
+# %% ../nbs/16_scan_triton.ipynb #c34ff453
 def channels_per_program(
     channels:int, # Channels of all samples and directions together
     n:int, # States, a power of two
@@ -67,7 +68,7 @@ def channels_per_program(
     "64 share each load of `B` and `C` if the states fit in registers and enough programs remain, else 32."
     return 64 if n <= 16 and channels >= 64*1056 else 32
 
-# %% ../nbs/16_scan_triton.ipynb #e22e917b
+# %% ../nbs/16_scan_triton.ipynb #ef4075d9
 def _interpreted(): return os.environ.get('TRITON_INTERPRET') == '1'
 
 def _prepare(dirs, z, h, softplus, every):
@@ -88,7 +89,7 @@ def _prepare(dirs, z, h, softplus, every):
 
 def _blocks(P): return P.g*-(-P.e//P.g//P.bd)
 
-# %% ../nbs/16_scan_triton.ipynb #2b8a8f35
+# %% ../nbs/16_scan_triton.ipynb #5ac1f274
 @kernel(**_SPEC)
 def _chunk_states(u0, x0, u1, x1, A, B, D, bias, h, total, L, T, bu, bx, P: tl.constexpr):
     "What each chunk of T tokens adds to the state, and the sum of its step sizes."
@@ -104,9 +105,10 @@ def _chunk_states(u0, x0, u1, x1, A, B, D, bias, h, total, L, T, bu, bx, P: tl.c
         steps = _scan(u1, x1, x1, x1, x1, A, B, B, D, bias, h, h, L, L-hi, L-lo, bu, bx, bx, 1, P, 0)
     tl.store(total, steps, mask=ok)
 
+# %% ../nbs/16_scan_triton.ipynb #10d4bffd
 @kernel(**_SPEC)
 def _pass_states(A, last, h, total, K, P: tl.constexpr):
-    "From what each of K chunks adds to the state that enters it; `last` turns from the first state to the last."
+    "From what each chunk adds to the state that enters it; `last` turns from the first state to the last."
     b, g, d, ok = _lanes(P)
     dr = tl.program_id(1)
     r = b*P.m + dr
@@ -122,7 +124,7 @@ def _pass_states(A, last, h, total, K, P: tl.constexpr):
         s = tl.exp2(tl.load(total + c*P.e + d[None,:], mask=ok, other=0.)*A)*s + own
     tl.store(last, s, mask=ok)
 
-# %% ../nbs/16_scan_triton.ipynb #10d4bffd
+# %% ../nbs/16_scan_triton.ipynb #b26c2a7a
 @kernel(**_SPEC)
 def _chunk_scan(u0, x0, u1, x1, z, pre, out, A, B, C, D, bias, h, states, L, T, bu, bx, bz, P: tl.constexpr):
     "Each chunk from the state that enters it, in both directions."
@@ -137,6 +139,7 @@ def _chunk_scan(u0, x0, u1, x1, z, pre, out, A, B, C, D, bias, h, states, L, T, 
         h += K*(P.n*P.e)
         _scan(u1, x1, z, pre, out, A, B, C, D, bias, h, states, L, L-hi, L-lo, bu, bx, bz, 1, P, 2)
 
+# %% ../nbs/16_scan_triton.ipynb #9ede0abb
 def time_chunks(
     programs:int, # Programs of the unchunked scan
     l:int, # Tokens
@@ -144,7 +147,7 @@ def time_chunks(
     "Chunks, for a batch that would leave most of a large GPU idle: two thirds more work, many more programs."
     return 1 if programs >= 400 else max(1, min(-(-2112//programs), l//128))
 
-# %% ../nbs/16_scan_triton.ipynb #4616c822
+# %% ../nbs/16_scan_triton.ipynb #04ba595c
 def why_not(
     device_type:str, # 'cpu' or 'cuda'
     dtype:torch.dtype, # Of the signals
@@ -154,7 +157,7 @@ def why_not(
     g:int, # Groups of `B` and `C`
 )->str: # '' if these kernels can run such a call here
     "One sentence on what is missing, and what to do."
-    if triton is None: return 'Triton is not installed: pip install triton (Linux, NVIDIA GPU), or use chunked'
+    if triton is None: return 'Triton is not installed: pip install triton (Linux, NVIDIA), or use chunked'
     if dtype not in (torch.float32, torch.bfloat16, torch.float16):
         return f'Triton kernels take float32, bfloat16 or float16 signals, not {dtype}: use chunked'
     if n > 256: return f'Triton kernels hold at most 256 states per channel, not {n}: use chunked'
@@ -163,10 +166,10 @@ def why_not(
     if device_type != 'cuda' or not torch.cuda.is_available():
         return f'Triton kernels need a CUDA GPU, and tensors on it, not on {device_type}: use chunked'
     if torch.version.hip: return 'Triton kernels here are written for NVIDIA GPUs: use chunked'
-    if torch.cuda.get_device_capability() < (8,0): return 'Triton needs an NVIDIA GPU from 2020 on: use chunked'
+    if torch.cuda.get_device_capability() < (8,0): return 'Triton needs a GPU from 2020 or later: use chunked'
     return ''
 
-# %% ../nbs/16_scan_triton.ipynb #4616bd9f
+# %% ../nbs/16_scan_triton.ipynb #9e9ca9f0
 def _padded(n): return max(8, 1 << (n-1).bit_length())
 
 def new_saved(
@@ -181,7 +184,7 @@ def new_saved(
     pre = torch.empty(b, l, e, dtype=u.dtype, device=u.device).transpose(1, 2) if gate else u.new_empty(0)
     return pre,torch.empty(b, m, -(-l//every), _padded(n), e, device=u.device)
 
-# %% ../nbs/16_scan_triton.ipynb #04ba595c
+# %% ../nbs/16_scan_triton.ipynb #50812271
 def _launch(P): return dict(num_warps=max(1, P.n*P.bd//1024), maxnreg=176 if P.n*P.bd <= 512 else 255)
 
 def scan_forward(
@@ -207,7 +210,7 @@ def scan_forward(
     with torch.cuda.device_of(out): run(s, zs, pre, out, w, h, states, l, chunks, split, strides, P)
     return out.transpose(1, 2),h[:,:,:n].permute(1, 0, 3, 2).contiguous(),saved
 
-# %% ../nbs/16_scan_triton.ipynb #97db409b
+# %% ../nbs/16_scan_triton.ipynb #a5208ae1
 def _run_halves(s, zs, pre, out, w, h, states, l, chunks, split, strides, P):
     "Two launches that meet at `split`, or one for a single direction."
     split = l if P.m == 1 else l//2 if split is None else split
@@ -215,6 +218,7 @@ def _run_halves(s, zs, pre, out, w, h, states, l, chunks, split, strides, P):
         _meet[(len(out)*_blocks(P),P.m)](*s, zs, pre, out, *w, h, states, l, split, *strides,
                                          P=P, STAGE=stage, **_launch(P))
 
+# %% ../nbs/16_scan_triton.ipynb #8119677a
 def _run_chunks(s, zs, pre, out, w, h, states, l, chunks, split, strides, P):
     "Three launches: states of the chunks, states between them, outputs."
     T,n = -(-l//chunks),len(out)*_blocks(P)
@@ -225,6 +229,7 @@ def _run_chunks(s, zs, pre, out, w, h, states, l, chunks, split, strides, P):
     _pass_states[(n,P.m)](A, h, own, total, K, P=P, **_launch(P))
     _chunk_scan[(n,K)](*s, zs, pre, out, *w, own, states, l, T, *strides, P=P, **_launch(P))
 
+# %% ../nbs/16_scan_triton.ipynb #49ab76fc
 def scan_backward(
     gout:Tensor, # Gradient of the output, (b, e, l)
     glast:Tensor | None, # Gradient of the last states, (m, b, e, n)

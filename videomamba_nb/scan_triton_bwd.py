@@ -16,14 +16,14 @@ from .ssm import Direction
 from .triton_kernels import _Channels, _lanes, _LN2, _LOG2E, _softplus, _step, kernel, tl, triton
 
 # %% ../nbs/17_scan_triton_bwd.ipynb #f90cda87
-_Back = namedtuple('_Back', 'u x z pre gy gu gx gz B C part row')
+_Back = namedtuple('_Back', 'u x z gy row B C part pre gu gx gz')
 _Sums = namedtuple('_Sums', 'g A D bias')
 
 @kernel
 def _move(p, k, SG: tl.constexpr, P: tl.constexpr):
     "The same pointers, k tokens later."
-    return _Back(p.u + k*(SG*P.su), p.x + k*(SG*P.sx), p.z + k*(SG*P.sz), p.pre, p.gy + k*(SG*P.sg),
-                 p.gu, p.gx, p.gz, p.B + k*(SG*P.n), p.C + k*(SG*P.n), p.part + k*(SG*2*P.n), p.row + k*(SG*P.e))
+    return _Back(p.u + k*(SG*P.su), p.x + k*(SG*P.sx), p.z + k*(SG*P.sz), p.gy + k*(SG*P.sg),
+                 p.row + k*(SG*P.e), p.B + k*(SG*P.n), p.C + k*(SG*P.n), p.part + k*(SG*2*P.n), p.pre, p.gu, p.gx, p.gz)
 
 # %% ../nbs/17_scan_triton_bwd.ipynb #8cdaec88
 @kernel
@@ -40,6 +40,7 @@ def _gate(p, i, ok, DR: tl.constexpr, P: tl.constexpr):
         g *= z*s
     return g
 
+# %% ../nbs/17_scan_triton_bwd.ipynb #9604c0f2
 @kernel
 def _slope(x, P: tl.constexpr):
     "How the step size answers to its input: the derivative of softplus, or 1."
@@ -49,7 +50,7 @@ def _slope(x, P: tl.constexpr):
         slope = tl.where(x > 20., 1., e/(1.+e))
     return slope
 
-# %% ../nbs/17_scan_triton_bwd.ipynb #ca0891ab
+# %% ../nbs/17_scan_triton_bwd.ipynb #e155d9ac
 @kernel
 def _add_up(part, gB, gC, P: tl.constexpr):
     "Hand over what these channels add to the gradients of B and C."
@@ -61,7 +62,7 @@ def _add_up(part, gB, gC, P: tl.constexpr):
         tl.store(part + n, gB)
         tl.store(part + P.n + n, gC)
 
-# %% ../nbs/17_scan_triton_bwd.ipynb #77c031fe
+# %% ../nbs/17_scan_triton_bwd.ipynb #c20f0e6d
 @kernel
 def _undo(a, p, i: tl.constexpr, h, before, w, DR: tl.constexpr, P: tl.constexpr):
     "Take token i back: store its gradients, and return the running sums."
@@ -84,7 +85,7 @@ def _undo(a, p, i: tl.constexpr, h, before, w, DR: tl.constexpr, P: tl.constexpr
     tl.store(p.gx + p.row + i*SG*P.e, gx, mask=w.ok)
     return _Sums(g, a.A + q*dt[None,:], a.D + gy*u, a.bias + gx)
 
-# %% ../nbs/17_scan_triton_bwd.ipynb #92497565
+# %% ../nbs/17_scan_triton_bwd.ipynb #80335d24
 @kernel
 def _forward(h, p, i, w, SG: tl.constexpr, P: tl.constexpr):
     "The state after token i."
@@ -98,6 +99,7 @@ def _own(P: tl.constexpr):
     "Where each state of a program goes in its scratch pad."
     return tl.arange(0, P.n)[:,None]*P.bd + tl.arange(0, P.bd)[None,:]
 
+# %% ../nbs/17_scan_triton_bwd.ipynb #d9218e79
 @kernel
 def _again(h, p, notes, blocks, w, SG: tl.constexpr, P: tl.constexpr, U: tl.constexpr):
     "Run forward, and note the state before each block of U tokens."
@@ -108,7 +110,7 @@ def _again(h, p, notes, blocks, w, SG: tl.constexpr, P: tl.constexpr, U: tl.cons
         p = _move(p, U, SG, P)
     return h, p
 
-# %% ../nbs/17_scan_triton_bwd.ipynb #80335d24
+# %% ../nbs/17_scan_triton_bwd.ipynb #83bab0b5
 @kernel
 def _reverse(a, p, notes, blocks, w, DR: tl.constexpr, P: tl.constexpr, U: tl.constexpr):
     "Undo blocks of U tokens, the last one first; `p` points behind them."
@@ -124,7 +126,7 @@ def _reverse(a, p, notes, blocks, w, DR: tl.constexpr, P: tl.constexpr, U: tl.co
             a = _undo(a, p, U-1-i, hs[U-i], hs[U-1-i], w, DR, P)
     return a, p
 
-# %% ../nbs/17_scan_triton_bwd.ipynb #83bab0b5
+# %% ../nbs/17_scan_triton_bwd.ipynb #c486bc53
 @kernel
 def _chunks(a, p, states, notes, L, w, DR: tl.constexpr, P: tl.constexpr):
     "All chunks, from the last to the first."
@@ -145,7 +147,7 @@ def _chunks(a, p, states, notes, L, w, DR: tl.constexpr, P: tl.constexpr):
         tl.debug_barrier()
     return a
 
-# %% ../nbs/17_scan_triton_bwd.ipynb #c486bc53
+# %% ../nbs/17_scan_triton_bwd.ipynb #8d73c45d
 @kernel
 def _constants(A, D, bias, P: tl.constexpr, DR: tl.constexpr):
     "This program's constants, and its place in (n, e)."
@@ -155,8 +157,9 @@ def _constants(A, D, bias, P: tl.constexpr, DR: tl.constexpr):
     D = tl.load(D + DR*P.e + d, mask=ok, other=0.)
     return _Channels(A, D, tl.load(bias + DR*P.e + d, mask=ok, other=0.), ok), tile
 
+# %% ../nbs/17_scan_triton_bwd.ipynb #dbe2911e
 @kernel
-def _rows_behind(u, x, z, pre, gy, gu, gx, gz, B, C, part, L, bu, bx, bz, bg, DR: tl.constexpr, P: tl.constexpr):
+def _behind(u, x, z, pre, gy, gu, gx, gz, B, C, part, L, bu, bx, bz, bg, DR: tl.constexpr, P: tl.constexpr):
     "Pointers behind the last token of a direction."
     b, g, d, ok = _lanes(P)
     K: tl.constexpr = (P.e//P.g + P.bd-1)//P.bd
@@ -169,10 +172,10 @@ def _rows_behind(u, x, z, pre, gy, gu, gx, gz, B, C, part, L, bu, bx, bz, bg, DR
     row = (b*L + t)*P.e + d
     rn = ((b*P.m + DR)*P.g + g)*L + t
     rk = (((k*(tl.num_programs(0)//(K*P.g)) + b)*P.m + DR)*P.g + g)*L + t
-    return _Back(u + b*bu + t*P.su + d, x + b*bx + t*P.sx + d, z + b*bz + t*P.sz + d, pre, gy + b*bg + t*P.sg + d,
-                 gu, gx, gz, B + rn*P.n, C + rn*P.n, part + rk*(2*P.n), row)
+    return _Back(u + b*bu + t*P.su + d, x + b*bx + t*P.sx + d, z + b*bz + t*P.sz + d,
+                 gy + b*bg + t*P.sg + d, row, B + rn*P.n, C + rn*P.n, part + rk*(2*P.n), pre, gu, gx, gz)
 
-# %% ../nbs/17_scan_triton_bwd.ipynb #3f889f0e
+# %% ../nbs/17_scan_triton_bwd.ipynb #ce7e075c
 @kernel
 def _one_direction(u, x, z, pre, gy, gu, gx, gz, A, B, C, D, bias, states, notes, part, gh, gA, gD, gbias,
                    L, bu, bx, bz, bg, DR: tl.constexpr, P: tl.constexpr):
@@ -180,7 +183,7 @@ def _one_direction(u, x, z, pre, gy, gu, gx, gz, A, B, C, D, bias, states, notes
     b, g, d, ok = _lanes(P)
     r = b*P.m + DR
     w, tile = _constants(A, D, bias, P, DR)
-    p = _rows_behind(u, x, z, pre, gy, gu, gx, gz, B, C, part, L, bu, bx, bz, bg, DR, P)
+    p = _behind(u, x, z, pre, gy, gu, gx, gz, B, C, part, L, bu, bx, bz, bg, DR, P)
     states += r*((L+P.k-1)//P.k)*(P.n*P.e) + tile
     pad = tl.program_id(1)*tl.num_programs(0) + tl.program_id(0)
     notes += pad.to(tl.int64)*((P.k//P.u + P.u)*P.n*P.bd)
@@ -192,6 +195,7 @@ def _one_direction(u, x, z, pre, gy, gu, gx, gz, A, B, C, D, bias, states, notes
     tl.store(gD + r*P.e + d, a.D, mask=ok)
     tl.store(gbias + r*P.e + d, a.bias, mask=ok)
 
+# %% ../nbs/17_scan_triton_bwd.ipynb #b450ef4d
 @kernel(do_not_specialize=['L'])
 def _backward(u0, x0, u1, x1, z, pre, gy, gu0, gx0, gu1, gx1, gz, A, B, C, D, bias, states, notes, part,
               gh, gA, gD, gbias, L, bu, bx, bz, bg, P: tl.constexpr):
@@ -203,7 +207,7 @@ def _backward(u0, x0, u1, x1, z, pre, gy, gu0, gx0, gu1, gx1, gz, A, B, C, D, bi
         _one_direction(u1, x1, z, pre, gy, gu1, gx1, gz, A, B, C, D, bias, states, notes, part,
                        gh, gA, gD, gbias, L, bu, bx, bz, bg, 1, P)
 
-# %% ../nbs/17_scan_triton_bwd.ipynb #ce7e075c
+# %% ../nbs/17_scan_triton_bwd.ipynb #a788b1f1
 def _gradients(d, i, gu, gx, part, gA, gD, gbias):
     "The gradients of direction i in the form of a `Direction`."
     n,N,gw = d.A.shape[1],part.shape[-1]//2,None
@@ -215,7 +219,16 @@ def _gradients(d, i, gu, gx, part, gA, gD, gbias):
     return Direction(gu.transpose(1, 2), gx.transpose(1, 2), gA[i,:n].T.to(d.A.dtype), B, C,
                      like(gD, d.D), like(gbias, d.delta_bias), gw)
 
-# %% ../nbs/17_scan_triton_bwd.ipynb #b450ef4d
+# %% ../nbs/17_scan_triton_bwd.ipynb #c4454a0e
+def _room(b, l, P, like):
+    "Memory for sums over channels, for notes, and for the gradients of A, D and bias of each sample."
+    full = lambda *s: torch.empty(*s, device=like.device)
+    part = full(1 if P.atomic else _blocks(P)//P.g, b, P.m, P.g, l, 2*P.n)
+    if P.atomic: part.zero_()
+    notes = full(P.m*b*_blocks(P), (P.k//P.u + P.u)*P.n*P.bd)
+    return part, notes, full(b, P.m, P.n, P.e), full(b, P.m, P.e), full(b, P.m, P.e)
+
+# %% ../nbs/17_scan_triton_bwd.ipynb #c1189391
 def backward(
     gout:Tensor, # Gradient of the output, (b, e, l)
     glast:Tensor | None, # Gradient of the last states, (m, b, e, n)
@@ -224,24 +237,23 @@ def backward(
     h0:Tensor | None, # As given to `scan_forward`
     softplus:bool, # As given to `scan_forward`
     saved:tuple, # What `scan_forward` saved
-    atomic:bool=False, # Add up the gradients of `B` and `C` with atomics: less memory, not the same bits each time
+    atomic:bool=False, # Sum gradients of `B` and `C` with atomics: less memory, other last bits each time
     every:int=128, # As given to `scan_forward`
 )->tuple: # [Direction of gradients], gradient of z or None, gradient of h0 or None
     "Gradients of one or two directions; all the same bits each time unless `atomic`."
-    (b,e,l),m,n = dirs[0].u.shape,len(dirs),dirs[0].A.shape[1]
+    b,e,l = dirs[0].u.shape
     s,zs,w,gh,strides,P = _prepare(dirs, z, glast, softplus, every)
     gy = _channel_last(gout)[0]
     P = P._replace(bd=32, u=4, sg=gy.stride(1), atomic=atomic)
-    row = lambda o: torch.empty(b, l, e, dtype=o.dtype, device=o.device)
-    full = lambda *s: torch.empty(*s, device=gh.device)
-    gus,gxs,gz = [row(s[0]) for _ in dirs],[row(s[1]) for _ in dirs],row(zs)
-    part = full(1 if atomic else _blocks(P)//P.g, b, m, P.g, l, 2*P.n)
-    if atomic: part.zero_()
-    notes,small = full(m*b*_blocks(P), (every//P.u + P.u)*P.n*P.bd),[full(b, m, *k, e) for k in ((P.n,), (), ())]
+    new = lambda o: torch.empty(b, l, e, dtype=o.dtype, device=o.device)
+    gus,gxs,gz = [new(s[0]) for _ in 'fb'],[new(s[1]) for _ in 'fb'],new(zs)
+    part,notes,*small = _room(b, l, P, gh)
     pre = saved[0].transpose(1, 2).contiguous() if P.gate else gy
     with torch.cuda.device_of(gy):
-        _backward[(b*_blocks(P),m)](*s, zs, pre, gy, gus[0], gxs[0], gus[-1], gxs[-1], gz, *w, saved[1].contiguous(), notes,
-            part, gh, *small, l, *strides, gy.stride(0), P=P, num_warps=max(1, P.n*P.bd//512))
-    sums = [part.sum(0), *(o.sum(0) for o in small)]
+        _backward[(b*_blocks(P),P.m)](
+            *s, zs, pre, gy, gus[0], gxs[0], gus[1], gxs[1], gz, *w, saved[1].contiguous(), notes, part, gh, *small,
+            l, *strides, gy.stride(0), P=P, num_warps=max(1, P.n*P.bd//512))
+    sums = [o.sum(0) for o in (part, *small)]
     grads = [_gradients(d, i, gus[i], gxs[i], *sums) for i,d in enumerate(dirs)]
-    return grads, gz.transpose(1, 2) if P.gate else None, None if h0 is None else gh[:,:,:n].permute(1, 0, 3, 2)
+    gh0 = None if h0 is None else gh[:,:,:h0.shape[-1]].permute(1, 0, 3, 2)
+    return grads, gz.transpose(1, 2) if P.gate else None, gh0

@@ -72,6 +72,7 @@ def _walk(d, h, softplus):
     y = torch.stack(ys, -1)
     return (y if d.D is None else y + d.D[:,None]*u),h
 
+# %% ../nbs/15a_triton_kernels.ipynb #f9d33aef
 def loop_directions(
     dirs:list, # One or two `Direction`s, in float64
     z:Tensor | None, # Gate (b, e, l)
@@ -85,7 +86,7 @@ def loop_directions(
     y = sum(o.flip(-1) if i else o for i,(o,_) in enumerate(found))
     return (y if z is None else y*F.silu(z)),torch.stack([h for _,h in found])
 
-# %% ../nbs/15a_triton_kernels.ipynb #b91358ba
+# %% ../nbs/15a_triton_kernels.ipynb #83e11d8b
 _LOG2E,_LN2 = tl.constexpr(math.log2(math.e)),tl.constexpr(math.log(2))
 
 @kernel
@@ -100,11 +101,11 @@ def _softplus(x, FAST: tl.constexpr):
         big = tl.log2(1.+e)
     return tl.where(x > 20., x, tl.where(e < .125, small, big*_LN2))
 
-# %% ../nbs/15a_triton_kernels.ipynb #324e23ba
+# %% ../nbs/15a_triton_kernels.ipynb #69cdeef7
 _Plan = namedtuple('_Plan', 'm e g n bd u k su sx sz gate soft fast save keep sg atomic',
                    defaults=(False,False,0,False))
 
-# %% ../nbs/15a_triton_kernels.ipynb #dfecded8
+# %% ../nbs/15a_triton_kernels.ipynb #032ee653
 @kernel
 def _lanes(P: tl.constexpr):
     "Sample, group and channels of this program, and which of the channels exist."
@@ -115,6 +116,7 @@ def _lanes(P: tl.constexpr):
     g = i//K%P.g
     return (i//(K*P.g)).to(tl.int64), g, g*W + j, j < W
 
+# %% ../nbs/15a_triton_kernels.ipynb #fc912cf1
 @kernel
 def _step(h, u, x, B, A, bias, P: tl.constexpr):
     "The state after one token, and the token's step size."
@@ -123,7 +125,7 @@ def _step(h, u, x, B, A, bias, P: tl.constexpr):
         dt = _softplus(dt, P.fast)
     return tl.exp2(dt[None,:]*A)*h + (dt*u)[None,:]*B[:,None], dt
 
-# %% ../nbs/15a_triton_kernels.ipynb #247ce491
+# %% ../nbs/15a_triton_kernels.ipynb #14cc3cbe
 _Rows = namedtuple('_Rows', 'u x z pre out B C')
 _Channels = namedtuple('_Channels', 'A D bias ok')
 
@@ -133,7 +135,7 @@ def _ahead(p, k, SG: tl.constexpr, P: tl.constexpr):
     return _Rows(p.u + k*(SG*P.su), p.x + k*(SG*P.sx), p.z + k*(SG*P.sz), p.pre + k*(SG*P.e),
                  p.out + k*(SG*P.e), p.B + k*(SG*P.n), p.C + k*(SG*P.n))
 
-# %% ../nbs/15a_triton_kernels.ipynb #e257447d
+# %% ../nbs/15a_triton_kernels.ipynb #8ccc9ed7
 @kernel
 def _some(p, ok, S: tl.constexpr, U: tl.constexpr):
     "U values, one row apart."
@@ -142,6 +144,7 @@ def _some(p, ok, S: tl.constexpr, U: tl.constexpr):
         xs = xs + (tl.load(p + i*S, mask=ok, other=0.),)
     return xs
 
+# %% ../nbs/15a_triton_kernels.ipynb #87e4606d
 @kernel
 def _fetch(p, ok, SG: tl.constexpr, P: tl.constexpr, STAGE: tl.constexpr, U: tl.constexpr):
     "All that the next U tokens need, but B and C: signals, step sizes, gates, the partner's sums."
@@ -155,7 +158,7 @@ def _fetch(p, ok, SG: tl.constexpr, P: tl.constexpr, STAGE: tl.constexpr, U: tl.
         ps = _some(p.pre, ok, SG*P.e, U)
     return us, xs, zs, ps
 
-# %% ../nbs/15a_triton_kernels.ipynb #8ccc9ed7
+# %% ../nbs/15a_triton_kernels.ipynb #d84d995e
 @kernel
 def _write(y, z, pre, out, ok, P: tl.constexpr, STAGE: tl.constexpr):
     "Store the partial sum of stage 1, else the finished output."
@@ -167,7 +170,7 @@ def _write(y, z, pre, out, ok, P: tl.constexpr, STAGE: tl.constexpr):
             y = y*z/(1. + tl.exp2(-z*_LOG2E))
         tl.store(out, y, mask=ok)
 
-# %% ../nbs/15a_triton_kernels.ipynb #87e4606d
+# %% ../nbs/15a_triton_kernels.ipynb #61db45be
 @kernel
 def _sweep(h, total, p, blocks, w, SG: tl.constexpr, P: tl.constexpr, STAGE: tl.constexpr, U: tl.constexpr):
     "Run `blocks` blocks of U tokens; while one is computed the next is on its way."
@@ -196,7 +199,7 @@ def _sweep(h, total, p, blocks, w, SG: tl.constexpr, P: tl.constexpr, STAGE: tl.
         ps = pn
     return h, total, p
 
-# %% ../nbs/15a_triton_kernels.ipynb #d84d995e
+# %% ../nbs/15a_triton_kernels.ipynb #48a61257
 @kernel
 def _span(h, total, p, steps, w, SG: tl.constexpr, P: tl.constexpr, STAGE: tl.constexpr):
     "Any number of tokens: in blocks, and the rest one by one."
@@ -204,6 +207,7 @@ def _span(h, total, p, steps, w, SG: tl.constexpr, P: tl.constexpr, STAGE: tl.co
     h, total, p = _sweep(h, total, p, steps//U, w, SG, P, STAGE, U)
     return _sweep(h, total, p, steps%U, w, SG, P, STAGE, 1)
 
+# %% ../nbs/15a_triton_kernels.ipynb #0ea156c7
 @kernel
 def _stretch(h, p, states, begin, end, w, SG: tl.constexpr, P: tl.constexpr, STAGE: tl.constexpr):
     "Tokens begin to end; with `keep`, note the state before every P.k-th token of the sequence."
@@ -218,7 +222,7 @@ def _stretch(h, p, states, begin, end, w, SG: tl.constexpr, P: tl.constexpr, STA
         h, total, p = _span(h, total, p, end-begin, w, SG, P, STAGE)
     return h, total
 
-# %% ../nbs/15a_triton_kernels.ipynb #42327b97
+# %% ../nbs/15a_triton_kernels.ipynb #2ee7d5b4
 @kernel
 def _scan(u, x, z, pre, out, A, B, C, D, bias, h, states, L, begin, end, bu, bx, bz,
           DR: tl.constexpr, P: tl.constexpr, STAGE: tl.constexpr):
