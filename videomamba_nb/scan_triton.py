@@ -210,7 +210,7 @@ def scan_forward(
     with torch.cuda.device_of(out): run(s, zs, pre, out, w, h, states, l, chunks, split, strides, P)
     return out.transpose(1, 2),h[:,:,:n].permute(1, 0, 3, 2).contiguous(),saved
 
-# %% ../nbs/16_scan_triton.ipynb #a5208ae1
+# %% ../nbs/16_scan_triton.ipynb #8119677a
 def _run_halves(s, zs, pre, out, w, h, states, l, chunks, split, strides, P):
     "Two launches that meet at `split`, or one for a single direction."
     split = l if P.m == 1 else l//2 if split is None else split
@@ -218,7 +218,7 @@ def _run_halves(s, zs, pre, out, w, h, states, l, chunks, split, strides, P):
         _meet[(len(out)*_blocks(P),P.m)](*s, zs, pre, out, *w, h, states, l, split, *strides,
                                          P=P, STAGE=stage, **_launch(P))
 
-# %% ../nbs/16_scan_triton.ipynb #8119677a
+# %% ../nbs/16_scan_triton.ipynb #49ab76fc
 def _run_chunks(s, zs, pre, out, w, h, states, l, chunks, split, strides, P):
     "Three launches: states of the chunks, states between them, outputs."
     T,n = -(-l//chunks),len(out)*_blocks(P)
@@ -229,7 +229,7 @@ def _run_chunks(s, zs, pre, out, w, h, states, l, chunks, split, strides, P):
     _pass_states[(n,P.m)](A, h, own, total, K, P=P, **_launch(P))
     _chunk_scan[(n,K)](*s, zs, pre, out, *w, own, states, l, T, *strides, P=P, **_launch(P))
 
-# %% ../nbs/16_scan_triton.ipynb #49ab76fc
+# %% ../nbs/16_scan_triton.ipynb #8700dab3
 def scan_backward(
     gout:Tensor, # Gradient of the output, (b, e, l)
     glast:Tensor | None, # Gradient of the last states, (m, b, e, n)

@@ -23,7 +23,8 @@ _Sums = namedtuple('_Sums', 'g A D bias')
 def _move(p, k, SG: tl.constexpr, P: tl.constexpr):
     "The same pointers, k tokens later."
     return _Back(p.u + k*(SG*P.su), p.x + k*(SG*P.sx), p.z + k*(SG*P.sz), p.gy + k*(SG*P.sg),
-                 p.row + k*(SG*P.e), p.B + k*(SG*P.n), p.C + k*(SG*P.n), p.part + k*(SG*2*P.n), p.pre, p.gu, p.gx, p.gz)
+                 p.row + k*(SG*P.e), p.B + k*(SG*P.n), p.C + k*(SG*P.n), p.part + k*(SG*2*P.n),
+                 p.pre, p.gu, p.gx, p.gz)
 
 # %% ../nbs/17_scan_triton_bwd.ipynb #8cdaec88
 @kernel
@@ -251,8 +252,8 @@ def backward(
     pre = saved[0].transpose(1, 2).contiguous() if P.gate else gy
     with torch.cuda.device_of(gy):
         _backward[(b*_blocks(P),P.m)](
-            *s, zs, pre, gy, gus[0], gxs[0], gus[1], gxs[1], gz, *w, saved[1].contiguous(), notes, part, gh, *small,
-            l, *strides, gy.stride(0), P=P, num_warps=max(1, P.n*P.bd//512))
+            *s, zs, pre, gy, gus[0], gxs[0], gus[1], gxs[1], gz, *w, saved[1].contiguous(), notes,
+            part, gh, *small, l, *strides, gy.stride(0), P=P, num_warps=max(1, P.n*P.bd//512))
     sums = [o.sum(0) for o in (part, *small)]
     grads = [_gradients(d, i, gus[i], gxs[i], *sums) for i,d in enumerate(dirs)]
     gh0 = None if h0 is None else gh[:,:,:h0.shape[-1]].permute(1, 0, 3, 2)
