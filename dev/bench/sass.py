@@ -5,8 +5,10 @@ with Triton's bundled assembler instead. The loop that does the work is found in
 are sorted. `slots` are instructions per element and lane, `unit` the cycles that the exponential unit is busy with one
 (8 per instruction: it serves 4 lanes a cycle); an element is one token, channel and state.
 """
+import argparse
 import collections
 import contextlib
+import json
 import re
 import subprocess
 import tempfile
@@ -159,33 +161,56 @@ def meeting(name, tokens=4, channels=32, n=16, **options):
         yield dict(name=half+name) | facts(compiled, tokens, channels, n)
 
 
+def chunked():
+    "Rows of the small-batch path."
+    states, _, scan = forward(chunks=3)
+    yield dict(name='chunk states') | facts(states, 4, 32, 16)
+    yield dict(name='chunk scan') | facts(scan, 4, 32, 16)
+
+
+def back(name='', dtype=torch.bfloat16):
+    "Rows of the two loops of the backward kernel."
+    compiled, = backward(dtype)
+    yield dict(name='backward, states again'+name) | facts(compiled, 4, 32, 16, lambda c: not c['shuffle'])
+    yield dict(name='backward, undo'+name) | facts(compiled, 4, 32, 16)
+
+
+def misplaced():
+    "A row for the layout that Triton would choose if it knew that `A` starts at a multiple of 16 bytes."
+    with patch.object(scan_triton, '_meet', triton.jit(scan_triton._meet.fn, do_not_specialize=['L', 'split'])):
+        yield next(meeting('')) | dict(name='states on lanes')
+
+
+def parallel():
+    "A row for the parallel scan over time."
+    e, n, x, BC = 1152, 16, torch.empty(1, 301, 1152, dtype=torch.bfloat16), torch.empty(1, 301, 16)
+    with compiling() as found:
+        time_on_lanes[(e, 1)](x, x, torch.empty(e, n), BC, BC, x, 301, E=e, N=n, T=128, num_warps=1)
+    yield dict(name='time on lanes') | facts(found[0], 128, 1, n)
+
+
+def quick():
+    "The rows that the tests limit."
+    yield from (*meeting(''), *meeting(', training', keep=True), *chunked(), *back(), *misplaced())
+
+
 def rows():
-    "All that the notebooks show and the tests limit."
-    yield from meeting('')
-    yield from meeting(', training', keep=True)
+    "All that the notebooks show."
+    yield from quick()
     yield from meeting(', 64 channels', tokens=2, channels=64)
     yield from meeting(', float32', dtype=torch.float32)
     yield from meeting(', 64 states', tokens=1, n=64)
     one, = forward(m=1)
     yield dict(name='one direction') | facts(one, 4, 32, 16)
-    states, _, scan = forward(chunks=3)
-    yield dict(name='chunk states') | facts(states, 4, 32, 16)
-    yield dict(name='chunk scan') | facts(scan, 4, 32, 16)
-    hinted = triton.jit(scan_triton._meet.fn, do_not_specialize=['L', 'split'])
-    with patch.object(scan_triton, '_meet', hinted):
-        yield next(meeting('')) | dict(name='states on lanes')
-    with compiling() as found:
-        E, x = 1152, torch.empty(1, 301, 1152, dtype=torch.bfloat16)
-        BC = torch.empty(1, 301, 16)
-        time_on_lanes[(E, 1)](x, x, torch.empty(E, 16), BC, BC, x, 301, E=E, N=16, T=128, num_warps=1)
-    yield dict(name='time on lanes') | facts(found[0], 128, 1, 16)
-    for dtype, what in ((torch.bfloat16, ''), (torch.float32, ', float32')):
-        back, = backward(dtype)
-        yield dict(name='backward, states again'+what) | facts(back, 4, 32, 16, lambda c: not c['shuffle'])
-        yield dict(name='backward, undo'+what) | facts(back, 4, 32, 16)
+    yield from parallel()
+    yield from back(', float32', torch.float32)
 
 
 def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--quick', action='store_true', help='print the rows that the tests limit, and write nothing')
+    if parser.parse_args().quick:
+        return print(json.dumps(list(quick())))
     about = dict(device='sm_90, compiled and not run', triton=triton.__version__)
     found = [about | row for row in rows()]
     for row in found:
