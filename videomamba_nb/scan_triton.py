@@ -202,7 +202,7 @@ def scan_forward(
     s,zs,w,h,strides,P = _prepare(dirs, z, h0, softplus, every)
     P = P._replace(save=keep and z is not None, keep=keep)
     out = torch.empty(b, l, e, dtype=s[0].dtype, device=s[0].device)
-    saved = new_saved(dirs[0].u, n, m, P.save, every) if keep else (out.new_empty(0),)*2
+    saved = new_saved(dirs[0].u, n, m, P.save, every) if keep else (out.new_empty(0), out.new_empty(0))
     pre = saved[0].transpose(1, 2) if P.save else out
     if chunks is None: chunks = time_chunks(b*m*_blocks(P), l)
     run = _run_chunks if chunks > 1 else _run_halves

@@ -212,13 +212,13 @@ def _backward(u0, x0, u1, x1, z, pre, gy, gu0, gx0, gu1, gx1, gz, A, B, C, D, bi
 def _gradients(d, i, gu, gx, part, gA, gD, gbias):
     "The gradients of direction i in the form of a `Direction`."
     n,N,gw = d.A.shape[1],part.shape[-1]//2,None
+    own = lambda g, o: None if o is None else torch.empty_like(o).copy_(g) # no two results may share memory
     if d.dt_weight is not None:
-        gw = torch.einsum('ble,brl->er', gx, d.delta).to(d.dt_weight.dtype)
+        gw = own(torch.einsum('ble,brl->er', gx, d.delta), d.dt_weight)
         gx = gx@d.dt_weight.to(gx.dtype)
-    B,C = (part[:,i,...,s:s+n].transpose(2, 3).to(o.dtype) for s,o in ((0,d.B), (N,d.C)))
-    like = lambda g, o: None if o is None else g[i].to(o.dtype)
-    return Direction(gu.transpose(1, 2), gx.transpose(1, 2), gA[i,:n].T.to(d.A.dtype), B, C,
-                     like(gD, d.D), like(gbias, d.delta_bias), gw)
+    B,C = (own(part[:,i,...,k:k+n].transpose(2, 3), o) for k,o in ((0,d.B), (N,d.C)))
+    return Direction(gu.transpose(1, 2), gx.transpose(1, 2), own(gA[i,:n].T, d.A), B, C,
+                     own(gD[i], d.D), own(gbias[i], d.delta_bias), gw)
 
 # %% ../nbs/17_scan_triton_bwd.ipynb #c4454a0e
 def _room(b, l, P, like):
