@@ -48,3 +48,16 @@ def test_the_notebooks_show_these_numbers(compiled):
     with open(ROOT/'dev/bench/results/sass.csv', newline='') as f: shown = {o['name']: o for o in csv.DictReader(f)}
     for name,row in compiled.items():
         assert abs(float(shown[name]['slots'])-row['slots']) < .5, f'{name}: run python dev/bench/sass.py again'
+
+CONTRACT = '''
+import functools
+from videomamba_nb import contract, scan
+contract.check_bi_scan(functools.partial(scan.bi_selective_scan, backend="triton"))
+contract.check_scan(functools.partial(scan.selective_scan, backend="triton"))'''
+
+def test_contract():
+    "Everything that any scan must do, through the operators, in the interpreter: about a minute."
+    if importlib.util.find_spec('videomamba_nb.contract') is None: pytest.skip('this version has no contract module')
+    env = {**os.environ, 'PYTHONPATH': str(ROOT), 'TRITON_INTERPRET': '1', 'OMP_NUM_THREADS': '1'}
+    r = subprocess.run([sys.executable, '-c', CONTRACT], capture_output=True, text=True, env=env)
+    assert r.returncode == 0, r.stderr[-4000:]
