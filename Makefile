@@ -34,8 +34,10 @@ lab: $(VENV)/.dev.ok ## Open the notebooks in JupyterLab, at the first page
 
 export: $(VENV)/.dev.ok ## Write the library from the notebooks
 	$(BIN)/nbdev_export
+	$(BIN)/python dev/export_c.py
 
 notebooks: $(VENV)/.dev.ok ## Run the notebooks and keep their outputs; some of them with NBS='11 21'
+	$(BIN)/python dev/export_c.py
 	$(BIN)/python dev/run_nbs.py $(NBS)
 	$(BIN)/nbdev_export
 	$(BIN)/python dev/make_readme.py

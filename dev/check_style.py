@@ -19,6 +19,7 @@ CELLS = 100           # in a notebook
 EXPORTED_LINES = 30   # in an exported cell, signature and docstring included
 LINE = 110            # characters in a line of code that a reader sees; 140 in a hidden cell
 WORDS = 120           # in a markdown cell
+C_LINES,C_LINE = 40,120 # lines in a block of C, characters in a line of it
 SILENT = 4            # code cells in a row without a word
 MODULE = {'model.py': 350} # lines, blank ones and cell markers not counted; 250 for the others
 FIGURE,NOTEBOOK = 80_000,700_000 # bytes
@@ -26,6 +27,7 @@ NAME = re.compile(r'index|\d\d[a-z]?_[a-z0-9_]+')
 FORBIDDEN = {'plt.show': 'figures show themselves', '.cuda()': 'use default_device()',
              '%timeit': 'speeds come from dev/bench',
              'TODO': 'finish it', 'FIXME': 'finish it', 'sys.path': 'the package is installed'}
+C_BLOCK = re.compile(r'^```c\n(.*?)^```$', re.M | re.S)
 HOME = re.compile(r'(/(home|root|Users|work|tmp|private|var/folders)/|[A-Z]:\\Users)')
 
 
@@ -71,6 +73,12 @@ def text_rules(cell):
     for word in ('TODO','FIXME'):
         if word in text: yield f'{word}: finish it'
 
+def c_rules(cell):
+    for block in C_BLOCK.findall(source(cell)):
+        lines = block.splitlines()
+        if len(lines) > C_LINES: yield f'C block has {len(lines)} lines, more than {C_LINES}'
+        if (n := max(map(len, lines), default=0)) > C_LINE: yield f'C line has {n} characters, more than {C_LINE}'
+
 def link_rules(cell, folder):
     "Every relative link and picture exists."
     for target in re.findall(r'\]\(([^)\s]+)\)|src="([^"]+)"', source(cell)):
@@ -93,7 +101,7 @@ def output_rules(cell):
 
 def cell_rules(cell, folder):
     if is_code(cell): rules = (code_rules(cell), output_rules(cell))
-    else: rules = (text_rules(cell), link_rules(cell, folder))
+    else: rules = (text_rules(cell), c_rules(cell), link_rules(cell, folder))
     for rule in rules: yield from rule
 
 
@@ -176,10 +184,11 @@ def table(paths):
     for p in paths:
         cells = [c for c in read_nb(p)['cells'] if not is_hidden(c)]
         code = [c for c in cells if is_code(c)]
+        programs = len(code) + sum(bool(C_BLOCK.search(source(c))) for c in cells if not is_code(c)) # text with C is both
         text = [words(source(c)) for c in cells if not is_code(c) and not source(c).startswith('#')]
         sizes = [len(lines_of(c)) for c in code if is_export(c)] or [0]
         tests = sum(len(re.findall(r'\btest_\w+\(|\bassert |expect_fail', source(c))) for c in read_nb(p)['cells'])
-        ratio = (len(cells)-len(code))/max(len(code), 1)
+        ratio = (len(cells)-len(code))/max(programs, 1)
         yield (f'{p.stem:22}{len(cells):6}{ratio:8.2f}{statistics.median(text or [0]):6.0f}{statistics.median(sizes):7.0f}'
                f'{max(sizes):4}{tests:6}{p.stat().st_size//1000:5}')
 

@@ -1,4 +1,5 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1])) # the tools of this folder: notebooks, check_style, ...
+DEV = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(DEV), str(DEV/'bench')] # the tools of this folder: notebooks, check_style, ...

@@ -18,7 +18,7 @@ tomllib = importlib.import_module('tomllib' if sys.version_info >= (3, 11) else 
 PYPROJECT = tomllib.loads((ROOT/'pyproject.toml').read_text(encoding='utf-8'))
 TOOLS = {'torchvision','timm','torchaudio','nbdev','execnb','fastcore','ghapi','jupyter','jupyterlab','notebook','ipykernel',
          'ipython','pytest','hypothesis','beartype','ruff','scikit-learn','scikit-image','scikit-video','mamba-ssm',
-         'causal-conv1d','triton','transformers','pandas','scipy'}
+         'causal-conv1d','triton','transformers','mambapy','pandas','scipy'}
 
 def wanted(key): return [Requirement(o) for o in shlex.split(SETTINGS[key])]
 
@@ -52,7 +52,7 @@ def test_imports_are_required():
             if isinstance(o, ast.ImportFrom) and not o.level: found.add(o.module.split('.')[0])
     assert found-set(sys.stdlib_module_names)-{LIB.name} <= names(wanted('requirements'))-{'decord'}
 
-@pytest.mark.parametrize('key', ['requirements','demo_requirements','dev_requirements'])
+@pytest.mark.parametrize('key', ['requirements','demo_requirements','bench_requirements','dev_requirements'])
 def test_constraints_pin_it(key):
     for need in wanted(key):
         found = [p for p in pins() if p.name == need.name]
@@ -70,11 +70,24 @@ def test_setup_only_reads(monkeypatch):
     runpy.run_path(str(ROOT/'setup.py'))
     assert got['version'] == SETTINGS['version'] == __version__
     assert got['install_requires'] == shlex.split(SETTINGS['requirements'])
-    assert set(got['extras_require']) == {'demo','cuda','dev'}
+    assert set(got['extras_require']) == {'demo','cuda','bench','dev'}
     assert got['python_requires'] == f'>={SETTINGS["min_python"]}'
     assert got['entry_points']['console_scripts'] == [SETTINGS['console_scripts']]
     text = (ROOT/'setup.py').read_text(encoding='utf-8')
     assert not [o for o in names(wanted('requirements')) if f"'{o}" in text], 'requirements belong in settings.ini'
+
+def test_files_beside_the_modules_are_shipped(monkeypatch):
+    "In the wheel through setup.py, in the source archive through MANIFEST.in."
+    got = {}
+    monkeypatch.setattr(setuptools, 'setup', got.update)
+    runpy.run_path(str(ROOT/'setup.py'))
+    shipped = {p for o in got['package_data'][LIB.name] for p in LIB.glob(o)}
+    beside = {p for p in LIB.rglob('*') if p.is_file() and p.suffix not in ('.py', '.pyc')}
+    assert {'kernels.c', 'moving_digits.safetensors'} <= {p.name for p in shipped} and beside == shipped
+    lines = [o.split() for o in (ROOT/'MANIFEST.in').read_text(encoding='utf-8').splitlines()]
+    globs = [(ROOT/folder,o) for kind,folder,*names in lines if kind == 'recursive-include' for o in names]
+    listed = {p for folder,o in globs for p in folder.rglob(o)}
+    assert shipped <= listed
 
 def test_doctor_knows_the_requirements():
     checks = {o['package']: o for o in doctor._CHECKS}

@@ -25,6 +25,8 @@ BAD = {
     'finish it': cell('Later: TODO', 'markdown'),
     'cell of their own': cell('import os\nos.getcwd()'),
     'more than 120': cell('word '*121, 'markdown'),
+    'C block has 41': cell('Text.\n\n```c\n'+'x++;\n'*41+'```', 'markdown'),
+    'C line has 121': cell('```c\n'+'x'*121+'\n```', 'markdown'),
     'leads nowhere': cell('see [this](99_nothing.ipynb)', 'markdown'),
     'a heading stands alone': cell('## Title\n\nOne.\n\nTwo.', 'markdown'),
     'saved with an error': cell('1/0', outputs=[dict(output_type='error', ename='ValueError', evalue='', traceback=[])]),

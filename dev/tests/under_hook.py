@@ -24,8 +24,11 @@ import numpy as np
 import torch
 
 import videomamba_nb
-from videomamba_nb import bmamba, cli, core, data, demo, digits, evaluate, model
-from videomamba_nb import recipe, scan, scan_order, scan_triton, scan_triton_bwd, ssm, train, triton_kernels, video, viz
+from videomamba_nb import bmamba, build, cli, contract, core, data, demo, digits, evaluate, model
+from videomamba_nb import recipe, scan, scan_chunked, scan_cpu, scan_order, scan_triton, scan_triton_bwd
+from videomamba_nb import ssm, train, triton_kernels, video, viz
+
+del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
 
 LONG = set() if importlib.util.find_spec('triton') else {'scan_triton.scan_forward', 'scan_triton.scan_backward',
     'scan_triton_bwd.backward'} # calls that take minutes; the notebooks make them
@@ -100,16 +103,41 @@ def call_ssm(tmp):
     ssm.discretise(torch.ones(3), -1.)
     ssm.as_groups(torch.ones(2, 3, 4), 2, 4), ssm.as_groups(torch.ones(5, 3), 2, 4)
     ssm.scan_form(lambda *a: a)
-    ssm.selective_scan_seq(**scan.rand_scan('full'))
+    ssm.selective_scan_seq(**contract.rand_scan('full'))
 
 def call_scan(tmp):
-    for case in scan.SCAN_CASES:
+    for case in contract.SCAN_CASES:
         for backend in ('auto', 'seq', 'tree', 'chunked'):
             for dtype in (torch.float32, torch.float64, torch.bfloat16):
-                args = scan.rand_scan(case, dtype)
+                args = contract.rand_scan(case, dtype)
                 scan.selective_scan(**args | dict(return_last_state=True, backend=backend))
     for name,why in scan.scan_backends().items():
-        if not why: scan.check_scan(lambda *a, name=name, **kw: scan.selective_scan(*a, backend=name, **kw))
+        if why: continue
+        contract.check_scan(lambda *a, name=name, **kw: scan.selective_scan(*a, backend=name, **kw))
+        contract.check_bi_scan(lambda *a, name=name, **kw: scan.bi_selective_scan(*a, backend=name, **kw))
+
+def call_build(tmp):
+    build.build_key('int x;', ['cc']), build.flag_sets(), build.cpu_id()
+    if build.compilers():
+        source = 'int probe(void) { return 0; }'
+        for check in (None, lambda lib: None): build.load_library(source + f'/* {check} */', 'under_hook', check)
+    with suppress(build.BuildError): build.load_library('no C', 'under_hook')
+
+def call_scan_chunked(tmp): use_form(scan_chunked)
+
+def call_scan_cpu(tmp):
+    scan_cpu.kernel_source(), scan_cpu.block_size(384, 2, 4), scan_cpu.signal(scan_cpu.channel_last(1, 2, 3))
+    if build.compilers(): use_form(scan_cpu), scan_cpu.library()
+
+def use_form(form):
+    "The four functions of a plugged-in form, called as `scan` calls them."
+    assert not form.why_not('cpu', torch.float32, 6, 9, 4, 2)
+    form.why_not('cuda', torch.float64, 6, 9, 4, 2)
+    d = ssm.Direction(*(torch.rand(s) for s in ((1,6,9), (1,6,9), (6,4), (1,2,4,9), (1,2,4,9), (6,), (6,))))
+    z,h0 = torch.rand(1, 6, 9),torch.rand(2, 1, 6, 4)
+    form.new_saved(z, 4, 2, True)
+    y,_,saved = form.scan_forward([d, d], z, h0, True, True)
+    form.scan_backward(y, None, [d, d], z, h0, True, saved)
 
 def call_bmamba(tmp):
     x = torch.randn(2, 5, 8)
@@ -146,6 +174,7 @@ def call_model(tmp):
     model.load_model(str(tmp/'m.safetensors'))
 
 def call_triton(tmp):
+    os.environ['TRITON_INTERPRET'] = '1'
     triton_kernels.kernel(lambda: 0), triton_kernels.kernel(num_warps=1)
     scan_triton.time_chunks(72, 999), scan_triton.channels_per_program(999, 16)
     scan_triton.why_not('cpu', torch.float32, 32, 3, 16, 1), scan_triton.why_not('cuda', torch.float64, 32, 3, 16, 1)
@@ -157,6 +186,7 @@ def call_triton(tmp):
         y,_,saved = scan_triton.scan_forward(*args, True)
         scan_triton.scan_backward(y, last, *args, saved)
         scan_triton_bwd.backward(y, None, *args, saved, atomic=True)
+    del os.environ['TRITON_INTERPRET']
 
 class Clips:
     "A data set of six random clips."
