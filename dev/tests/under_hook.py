@@ -5,8 +5,10 @@ A new function needs a call here: the script fails and names what was never call
 # ruff: noqa: E402, I001
 import ast
 import functools
+import importlib.util
 import inspect
 import io
+import os
 import sys
 import tempfile
 from contextlib import redirect_stdout, suppress
@@ -15,6 +17,7 @@ from pathlib import Path
 from jaxtyping import install_import_hook
 
 install_import_hook('videomamba_nb', 'beartype.beartype')
+os.environ['TRITON_INTERPRET'] = '1' # kernels run on the CPU
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -22,9 +25,13 @@ import torch
 
 import videomamba_nb
 from videomamba_nb import bmamba, build, cli, contract, core, data, demo, digits, evaluate, model
-from videomamba_nb import recipe, scan, scan_chunked, scan_cpu, scan_order, ssm, train, video, viz
+from videomamba_nb import recipe, scan, scan_chunked, scan_cpu, scan_order, scan_triton, scan_triton_bwd
+from videomamba_nb import ssm, train, triton_kernels, video, viz
 
-LONG = set() # calls that take minutes; the notebooks make them
+del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
+
+LONG = set() if importlib.util.find_spec('triton') else {'scan_triton.scan_forward', 'scan_triton.scan_backward',
+    'scan_triton_bwd.backward'} # calls that take minutes; the notebooks make them
 SMALL = dict(img_size=8, patch_size=4, depth=2, embed_dim=8, num_classes=3, num_frames=2)
 
 
@@ -181,6 +188,21 @@ def call_model(tmp):
     for name in model.list_models(): model.create_model(name, depth=1, img_size=32, num_frames=1, num_classes=2)
     model.save_model(m, tmp/'m.safetensors', classes=['a'])
     model.load_model(str(tmp/'m.safetensors'))
+
+def call_triton(tmp):
+    os.environ['TRITON_INTERPRET'] = '1'
+    triton_kernels.kernel(lambda: 0), triton_kernels.kernel(num_warps=1)
+    scan_triton.time_chunks(72, 999), scan_triton.channels_per_program(999, 16)
+    scan_triton.why_not('cpu', torch.float32, 32, 3, 16, 1), scan_triton.why_not('cuda', torch.float64, 32, 3, 16, 1)
+    for kw in (dict(m=1, full=False), dict(r=2, dtype=torch.bfloat16)):
+        args = triton_kernels.rand_directions(e=6, l=3, n=2, **kw)
+        last = triton_kernels.loop_directions([d._replace(dt_weight=None, delta=d.u) for d in args[0]], *args[1:])[1]
+        scan_triton.new_saved(args[0][0].u, 2, len(args[0]), args[1] is not None)
+        if triton_kernels.triton is None: continue
+        y,_,saved = scan_triton.scan_forward(*args, True)
+        scan_triton.scan_backward(y, last, *args, saved)
+        scan_triton_bwd.backward(y, None, *args, saved, atomic=True)
+    del os.environ['TRITON_INTERPRET']
 
 class Clips:
     "A data set of six random clips."
