@@ -138,7 +138,7 @@ typedef struct {
 } Scan;
 
 typedef struct {
-    num b, from, to, vecs, N;
+    num b, from, to, vecs, N, on, far;
     vf *A, *H, *bias, *skip, *most, *weight;
     float *B, *C;
 } Work;
@@ -150,6 +150,12 @@ INLINE int lanes_of(const Work *w, num v, int whole) { return whole ? W : lanes_
 INLINE num gap(num c, int whole) { return whole ? 1 : c; }
 INLINE int dense(const Signal *x) { return !x->p || x->c == 1; }
 INLINE int is_whole(const Work *w, num v, int m) { return m == T && lanes_from(w, v) == W; }
+
+INLINE void look_ahead(Work *w, num v, num step) {
+    const int last = v + 2 >= w->vecs;
+    w->on = last ? (2 - w->vecs)*W : 2*W;
+    w->far = last ? T*step : 0;
+}
 
 static void prepare(Work *w, const Scan *s, const Direction *d) {
     memset(w->B, 0, 2*T*w->N*sizeof(float));
@@ -187,11 +193,11 @@ INLINE void read_steps(const Work *w, const Direction *d, num v, num i, num step
         if (t >= m) { x[t] = u[t] = every(0.f); continue; }
         u[t] = load(pu + i*d->u.l, uc, lanes);
         x[t] = w->bias[v];
-        PREFETCH(pu + i*d->u.l + 2*W);
+        PREFETCH(pu + (i + w->far)*d->u.l + w->on);
         if (d->r) for (num r = 0; r < d->r; r++) x[t] += pd[i*d->delta.l + r*d->delta.c]*w->weight[v*d->r + r];
         else {
             x[t] += load(pd + i*d->delta.l, dc, lanes);
-            PREFETCH(pd + i*d->delta.l + 2*W);
+            PREFETCH(pd + (i + w->far)*d->delta.l + w->on);
         }
     }
 }
@@ -200,7 +206,10 @@ INLINE void read_rows_of(const Signal *x, const Work *w, num v, num i, num step,
     const int lanes = lanes_of(w, v, whole);
     const num c = gap(x->c, whole);
     const float *p = x->p + w->b*x->b + (w->from + v*W)*x->c;
-    for (int t = 0; t < m; t++, i += step) { y[t] = load(p + i*x->l, c, lanes); PREFETCH(p + i*x->l + 2*W); }
+    for (int t = 0; t < m; t++, i += step) {
+        y[t] = load(p + i*x->l, c, lanes);
+        PREFETCH(p + (i + w->far)*x->l + w->on);
+    }
     for (int t = m; t < T; t++) y[t] = every(0.f);
 }
 
@@ -208,7 +217,10 @@ INLINE void write_rows(const Signal *x, const Work *w, num v, num i, num step, i
     const int lanes = lanes_of(w, v, whole);
     const num c = gap(x->c, whole);
     float *p = x->p + w->b*x->b + (w->from + v*W)*x->c;
-    for (int t = 0; t < m; t++, i += step) { save(p + i*x->l, c, lanes, y[t]); PREFETCH(p + i*x->l + 2*W); }
+    for (int t = 0; t < m; t++, i += step) {
+        save(p + i*x->l, c, lanes, y[t]);
+        PREFETCH(p + (i + w->far)*x->l + w->on);
+    }
 }
 
 INLINE int reaches(vf x, float limit) {
@@ -299,9 +311,11 @@ static void sweep(const Scan *s, int way, Work *w) {
         const int m = L - t0 < T ? (int)(L - t0) : T;
         read_rows(w->B, &d->B, d->B.p + w->b*d->B.b + group*d->Bg, s, w->N, i, step, m);
         read_rows(w->C, &d->C, d->C.p + w->b*d->C.b + group*d->Cg, s, w->N, i, step, m);
-        for (num v = 0; v < w->vecs; v++)
+        for (num v = 0; v < w->vecs; v++) {
+            look_ahead(w, v, step);
             if (whole && is_whole(w, v, m)) tile(s, d, w, v, i, step, T, 1, way, gate, t0/T);
             else tile(s, d, w, v, i, step, m, 0, way, gate, t0/T);
+        }
     }
     if (d->last) for (num v = 0; v < w->vecs; v++) {
         const num c = w->from + v*W;
@@ -478,9 +492,11 @@ static void sweep_back(const Scan *s, const ScanGrads *G, int way, num task, Wor
         read_rows(w->B, &d->B, d->B.p + w->b*d->B.b + group*d->Bg, s, N, i, step, m);
         read_rows(w->C, &d->C, d->C.p + w->b*d->C.b + group*d->Cg, s, N, i, step, m);
         memset(g.B, 0, 2*T*N*sizeof(vf));
-        for (num v = 0; v < vecs; v++)
+        for (num v = 0; v < vecs; v++) {
+            look_ahead(w, v, -step);
             if (whole && is_whole(w, v, m)) tile_back(s, G, way, w, &g, v, i, step, T, 1, chunk);
             else tile_back(s, G, way, w, &g, v, i, step, m, 0, chunk);
+        }
         for (int t = 0; t < m; t++) for (num n = 0; n < s->n; n++) {
             q->B[(row + i + step*t)*s->n + n] = total(g.B[t*N + n]);
             q->C[(row + i + step*t)*s->n + n] = total(g.C[t*N + n]);
