@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 import videomamba_nb
-from videomamba_nb import bmamba, build, cli, contract, core, data, demo, digits, evaluate, model
+from videomamba_nb import block_cpu, block_ops, bmamba, build, cli, contract, core, data, demo, digits, evaluate, model
 from videomamba_nb import recipe, scan, scan_chunked, scan_cpu, scan_order, scan_triton, scan_triton_bwd
 from videomamba_nb import ssm, train, triton_kernels, video, viz
 
@@ -138,6 +138,15 @@ def use_form(form):
     form.new_saved(z, 4, 2, True)
     y,_,saved = form.scan_forward([d, d], z, h0, True, True)
     form.scan_backward(y, None, [d, d], z, h0, True, saved)
+
+def call_block_ops(tmp):
+    for kernel in (True, False):
+        block_ops.check_conv(lambda *a, kernel=kernel: block_ops.bi_conv(*a, kernel=kernel))
+        block_ops.check_add_norm(lambda *a, kernel=kernel: block_ops.add_norm(*a, kernel=kernel))
+    block_ops.bi_conv(torch.rand(1, 3, 5), torch.rand(3, 4), None)
+    block_ops.conv_loop(torch.rand(1, 3, 5), torch.rand(3, 4), reverse=True)
+    block_cpu.workspace('under_hook', 2, 3)
+    block_cpu.free_workspace()
 
 def call_bmamba(tmp):
     x = torch.randn(2, 5, 8)
