@@ -4,6 +4,9 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __AVX2__
+#  include <immintrin.h>
+#endif
 
 typedef int64_t num;
 
@@ -22,6 +25,7 @@ typedef int64_t num;
 #if W > 1
 typedef float vf __attribute__((vector_size(4*W)));
 typedef int32_t vi __attribute__((vector_size(4*W)));
+typedef float quad __attribute__((vector_size(16)));
 typedef float uf __attribute__((vector_size(4*W), aligned(4), may_alias));
 #  define LESS(a, b) ((a) < (b))
 #  define SAME(a, b) ((a) == (b))
@@ -50,9 +54,28 @@ INLINE vi bits(vf x) { vi i; memcpy(&i, &x, sizeof i); return i; }
 INLINE vf unbits(vi i) { vf x; memcpy(&x, &i, sizeof x); return x; }
 INLINE vf pick(vi mask, vf a, vf b) { return unbits((mask & bits(a)) | (~mask & bits(b))); }
 INLINE vf absolute(vf x) { return unbits(bits(x) & 0x7fffffff); }
-INLINE vf largest(vf top, vf x) { return pick(LESS(top, absolute(x)), absolute(x), top) + (x - x); }
-INLINE vf at_least(float low, vf x) { return pick(LESS(x, every(low)), every(low), x); }
-INLINE vf at_most(float high, vf x) { return pick(LESS(every(high), x), every(high), x); }
+INLINE vi topmost(vi top, vf x) { vi i = bits(absolute(x)), up = LESS(top, i); return (up & i) | (~up & top); }
+
+#if defined(__AVX512F__) && W == 16
+#  define TABLE 16
+INLINE vf larger(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); }
+INLINE vf smaller(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m512)b); }
+INLINE vf inverse(vf x) { vf r = (vf)_mm512_rcp14_ps((__m512)x); return r*(2.f - x*r); }
+INLINE vi look_up(const void *p, vi i) { return (vi)_mm512_permutexvar_epi32((__m512i)i, _mm512_load_si512(p)); }
+#elif defined(__AVX2__) && W == 8
+#  define TABLE 8
+INLINE vf larger(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); }
+INLINE vf smaller(vf a, vf b) { return (vf)_mm256_min_ps((__m256)a, (__m256)b); }
+INLINE vf inverse(vf x) { return 1.f/x; }
+INLINE vi look_up(const void *p, vi i) { return (vi)_mm256_permutevar8x32_epi32(_mm256_load_si256(p), (__m256i)i); }
+#else
+#  define TABLE 1
+INLINE vf larger(vf a, vf b) { return pick(LESS(b, a), a, b); }
+INLINE vf smaller(vf a, vf b) { return pick(LESS(a, b), a, b); }
+INLINE vf inverse(vf x) { return 1.f/x; }
+#endif
+INLINE vf at_least(float low, vf x) { return larger(every(low), x); }
+INLINE vf at_most(float high, vf x) { return smaller(every(high), x); }
 
 INLINE vf load(const float *p, num step, int lanes) {
     if (step == 1 && lanes == W) return *(const uf *)p;
@@ -69,35 +92,63 @@ INLINE void save(float *p, num step, int lanes, vf v) {
 }
 
 INLINE float total(vf v) {
+#if W > 4
+    quad x[W/4], sum = {0};
+    memcpy(x, &v, sizeof v);
+    for (int j = 0; j < W/4; j++) sum += x[j];
+    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+#else
     float x[W], sum = 0;
     *(uf *)x = v;
     for (int j = 0; j < W; j++) sum += x[j];
     return sum;
+#endif
 }
 
 #define P 4
 #define EACH for (int k = 0; k < P; k++)
-#define MAGIC 12582912.f
+#define MAGIC (12582912.f/TABLE)
 #define LOG2E 1.44269504f
 #define LN2 .693147181f
 
+#if TABLE == 16
+#  define SHIFT 19
+#  define CUBIC(f) (((f + 4.33232832f)*f + 12.4999332f)*f + 18.0335903f)
+static const uint32_t POWERS[16] __attribute__((aligned(64))) = {
+    0x3d6321b7, 0x3d65300c, 0x3d67b05a, 0x3d6953d7, 0x3d670da6, 0x3d65085b, 0x3d6346d5, 0x3d61cc14,
+    0x3d609b3b, 0x3d5fb78e, 0x3d5f247a, 0x3d5ee58e, 0x3d5efe86, 0x3d5f7345, 0x3d6047db, 0x3d618087};
+#elif TABLE == 8
+#  define SHIFT 20
+#  define CUBIC(f) (((f + 4.33153534f)*f + 12.496171f)*f + 18.028162f)
+static const uint32_t POWERS[8] __attribute__((aligned(32))) = {
+    0x3d633339, 0x3d67c372, 0x3d67180f, 0x3d63522f, 0x3d60a79c, 0x3d5f31fa, 0x3d5f0d3f, 0x3d6057e9};
+#endif
+
 INLINE void exp2_each(vf *x) {
-    vf t[P], f[P], q[P];
+    vf t[P], f[P];
     EACH t[k] = x[k] + MAGIC;
     EACH f[k] = x[k] - (t[k] - MAGIC);
+#if TABLE > 1
+    EACH x[k] = unbits(look_up(POWERS, bits(t[k])) + (bits(t[k]) << SHIFT));
+    EACH x[k] *= CUBIC(f[k]);
+#else
+    vf q[P];
     EACH q[k] = 1.326472712e-3f*f[k] + 9.671512645e-3f;
     EACH q[k] = q[k]*f[k] + 5.550733743e-2f;
     EACH q[k] = q[k]*f[k] + 2.402224209e-1f;
     EACH q[k] = q[k]*f[k] + 6.931469776e-1f;
     EACH q[k] = q[k]*f[k] + 1.f;
     EACH x[k] = unbits(bits(q[k]) + (bits(t[k]) << 23));
+#endif
 }
+
+#define LEAST (-121.f)
 
 INLINE void exp2_careful(vf *x) {
     vf y[P];
-    EACH y[k] = at_least(-126.f, at_most(128.f, x[k]));
+    EACH y[k] = at_least(LEAST, at_most(128.f, x[k]));
     exp2_each(y);
-    EACH y[k] = pick(LESS(x[k], every(-126.f)), every(0.f), y[k]);
+    EACH y[k] = pick(LESS(x[k], every(LEAST)), every(0.f), y[k]);
     EACH x[k] = pick(SAME(x[k], x[k]), y[k], x[k]);
 }
 
@@ -106,7 +157,7 @@ INLINE void softplus_each(vf *x) {
         5.364825440e-3f, -3.006579673e-2f, 7.920454278e-2f, -1.375380295e-1f, 1.915365522e-1f,
         -2.485716374e-1f, 3.332132263e-1f, -4.999964796e-1f, 1.f};
     vf w[P], r[P];
-    EACH w[k] = at_least(-126.f, absolute(x[k])*-LOG2E);
+    EACH w[k] = at_least(LEAST, absolute(x[k])*-LOG2E);
     exp2_each(w);
     EACH r[k] = every(c[0]);
     for (int i = 1; i < 9; i++) EACH r[k] = r[k]*w[k] + c[i];
@@ -115,9 +166,9 @@ INLINE void softplus_each(vf *x) {
 
 INLINE void sigmoid_each(vf *x) {
     vf w[P];
-    EACH w[k] = at_least(-126.f, at_most(126.f, x[k]*-LOG2E));
+    EACH w[k] = at_least(LEAST, at_most(126.f, x[k]*-LOG2E));
     exp2_each(w);
-    EACH x[k] = 1.f/(1.f + w[k]);
+    EACH x[k] = inverse(1.f + w[k]);
 }
 
 #define T 16
@@ -162,15 +213,15 @@ static void prepare(Work *w, const Scan *s, const Direction *d) {
     for (num v = 0; v < w->vecs; v++) {
         const num c = w->from + v*W;
         const int m = lanes_from(w, v);
-        vf most = every(0.f);
+        vi most = {0};
         for (num n = 0; n < w->N; n++) {
             vf a = n < s->n ? load(d->A + c*d->Ae + n*d->An, d->Ae, m)*LOG2E : every(0.f);
             w->A[v*w->N + n] = a;
             vf h = d->h0 && n < s->n ? load(d->h0 + (w->b*s->e + c)*s->n + n, s->n, m) : every(0.f);
             w->H[v*w->N + n] = h;
-            most = largest(most, a);
+            most = topmost(most, a);
         }
-        w->most[v] = most;
+        w->most[v] = unbits(most);
         w->bias[v] = d->bias ? load(d->bias + c, 1, m) : every(0.f);
         w->skip[v] = d->D ? load(d->D + c, 1, m) : every(0.f);
         for (num r = 0; r < d->r; r++) w->weight[v*d->r + r] = load(d->weight + c*d->We + r*d->Wr, d->We, m);
@@ -180,47 +231,33 @@ static void prepare(Work *w, const Scan *s, const Direction *d) {
 static void read_rows(float *rows, const Signal *x, const float *p, const Scan *s, num N, num i, num step, int m) {
     for (int t = 0; t < T; t++, i += step)
         if (t >= m) memset(rows + t*N, 0, N*sizeof(float));
-        else if (x->c == 1) memcpy(rows + t*N, p + i*x->l, s->n*sizeof(float));
+        else if (x->c == 1) for (num n = 0; n < s->n; n += W) {
+            const int lanes = s->n - n < W ? (int)(s->n - n) : W;
+            save(rows + t*N + n, 1, lanes, load(p + i*x->l + n, 1, lanes));
+        }
         else for (num n = 0; n < s->n; n++) rows[t*N + n] = p[i*x->l + n*x->c];
 }
 
-INLINE void read_steps(const Work *w, const Direction *d, num v, num i, num step, int m, int whole, vf *x, vf *u) {
-    const int lanes = lanes_of(w, v, whole);
-    const num uc = gap(d->u.c, whole), dc = gap(d->delta.c, whole);
-    const float *pu = d->u.p + w->b*d->u.b + (w->from + v*W)*d->u.c;
-    const float *pd = d->delta.p + w->b*d->delta.b + (d->r ? 0 : (w->from + v*W)*d->delta.c);
-    for (int t = 0; t < T; t++, i += step) {
-        if (t >= m) { x[t] = u[t] = every(0.f); continue; }
-        u[t] = load(pu + i*d->u.l, uc, lanes);
-        x[t] = w->bias[v];
-        PREFETCH(pu + (i + w->far)*d->u.l + w->on);
-        if (d->r) for (num r = 0; r < d->r; r++) x[t] += pd[i*d->delta.l + r*d->delta.c]*w->weight[v*d->r + r];
-        else {
-            x[t] += load(pd + i*d->delta.l, dc, lanes);
-            PREFETCH(pd + (i + w->far)*d->delta.l + w->on);
-        }
-    }
+typedef struct { float *p; num gap, hop, ahead; int lanes; } Walk;
+
+INLINE Walk walk(const Signal *x, const Work *w, num v, num i, num step, int whole) {
+    float *p = x->p ? x->p + w->b*x->b + (w->from + v*W)*x->c + i*x->l : 0;
+    return (Walk){p, gap(x->c, whole), step*x->l, w->far*x->l + w->on, lanes_of(w, v, whole)};
 }
 
-INLINE void read_rows_of(const Signal *x, const Work *w, num v, num i, num step, int m, int whole, vf *y) {
-    const int lanes = lanes_of(w, v, whole);
-    const num c = gap(x->c, whole);
-    const float *p = x->p + w->b*x->b + (w->from + v*W)*x->c;
-    for (int t = 0; t < m; t++, i += step) {
-        y[t] = load(p + i*x->l, c, lanes);
-        PREFETCH(p + (i + w->far)*x->l + w->on);
-    }
-    for (int t = m; t < T; t++) y[t] = every(0.f);
+INLINE vf take(Walk *x, int there) {
+    if (!there) return every(0.f);
+    vf v = load(x->p, x->gap, x->lanes);
+    PREFETCH(x->p + x->ahead);
+    x->p += x->hop;
+    return v;
 }
 
-INLINE void write_rows(const Signal *x, const Work *w, num v, num i, num step, int m, int whole, const vf *y) {
-    const int lanes = lanes_of(w, v, whole);
-    const num c = gap(x->c, whole);
-    float *p = x->p + w->b*x->b + (w->from + v*W)*x->c;
-    for (int t = 0; t < m; t++, i += step) {
-        save(p + i*x->l, c, lanes, y[t]);
-        PREFETCH(p + (i + w->far)*x->l + w->on);
-    }
+INLINE void put(Walk *x, int there, vf v) {
+    if (!there) return;
+    save(x->p, x->gap, x->lanes, v);
+    PREFETCH(x->p + x->ahead);
+    x->p += x->hop;
 }
 
 INLINE int reaches(vf x, float limit) {
@@ -231,25 +268,54 @@ INLINE int reaches(vf x, float limit) {
     return found;
 }
 
-INLINE int too_steep(const Work *w, num v, const vf *dt) {
-    vf top = every(0.f);
-    for (int t = 0; t < T; t++) top = largest(top, dt[t]);
-    return reaches(top*w->most[v], 126.f);
-}
-
-INLINE void decays(vf (*a)[P], const vf *dt, const vf *A, int careful) {
-    for (int t = 0; t < T; t++) {
-        EACH a[t][k] = dt[t]*A[k];
-        if (careful) exp2_careful(a[t]);
-        else exp2_each(a[t]);
+INLINE int begin(const Work *w, const Direction *d, num v, num i, num step, int m, int whole,
+                 vf *dt, vf *du, vf *u, vf *x) {
+    Walk pu = walk(&d->u, w, v, i, step, whole), pd = walk(&d->delta, w, d->r ? 0 : v, i, step, whole);
+    const float *low = d->delta.p + w->b*d->delta.b + i*d->delta.l;
+    const vf *weight = w->weight + v*d->r, skip = w->skip[v], bias = w->bias[v];
+    vi top = {0};
+    for (int t = 0; t < T; t += P) {
+        vf s[P], o[P];
+        EACH o[k] = take(&pu, t+k < m);
+        if (!d->r) EACH s[k] = bias + take(&pd, t+k < m);
+        else EACH {
+            s[k] = bias;
+            if (t+k < m) for (num r = 0; r < d->r; r++) s[k] += low[(t+k)*pd.hop + r*d->delta.c]*weight[r];
+        }
+        if (x) EACH x[t+k] = s[k];
+        if (d->softplus) softplus_each(s);
+        EACH {
+            dt[t+k] = t+k < m ? s[k] : every(0.f);
+            top = topmost(top, dt[t+k]);
+            du[t+k] = dt[t+k]*o[k];
+            u[t+k] = x ? o[k] : skip*o[k];
+        }
     }
+    return reaches(unbits(top)*w->most[v], -LEAST);
 }
 
-INLINE void advance(vf *h, const vf (*a)[P], const vf *du, vf *y, const float *B, const float *C, num N) {
-    vf s[P];
+#if TABLE > 1
+#  define APART(x) __asm__("" : "+v"(x))
+#else
+#  define APART(x) (void)0
+#endif
+
+INLINE void decays(vf *a, vf dt, const vf *A, int careful) {
+    EACH {
+        a[k] = dt*A[k];
+        APART(a[k]);
+    }
+    if (careful) exp2_careful(a);
+    else exp2_each(a);
+}
+
+INLINE void advance(vf *h, const vf *A, const vf *dt, const vf *du, vf *y, const float *B, const float *C, num N,
+                    int careful) {
+    vf s[P], a[P];
     EACH s[k] = h[k];
     for (int t = 0; t < T; t++, B += N, C += N) {
-        EACH s[k] = a[t][k]*s[k] + du[t]*B[k];
+        decays(a, dt[t], A, careful);
+        EACH s[k] = a[k]*s[k] + du[t]*B[k];
         vf even = y[t] + s[0]*C[0], odd = s[1]*C[1];
         even += s[2]*C[2];
         odd += s[3]*C[3];
@@ -262,41 +328,37 @@ INLINE float *start_of(const Scan *s, const Direction *d, const Work *w, num v, 
     return d->starts + ((w->b*((s->l + T-1)/T) + chunk)*s->e + w->from + v*W)*w->N;
 }
 
-INLINE void finish(const Scan *s, const Work *w, num v, num i, num step, int m, int whole, int add, int gate, vf *y) {
-    vf z[T], g[T];
-    if (add) {
-        read_rows_of(&s->y, w, v, i, step, m, whole, z);
-        for (int t = 0; t < T; t++) y[t] += z[t];
+INLINE void finish(const Scan *s, const Work *w, num v, num i, num step, int m, int whole, int add, int gate,
+                   const vf *y) {
+    Walk out = walk(&s->y, w, v, i, step, whole), before = out, z = walk(&s->z, w, v, i, step, whole);
+    Walk raw = walk(&s->raw, w, v, i, step, whole);
+    const int keep = s->raw.p != 0;
+    for (int t = 0; t < T; t += P) {
+        vf o[P], q[P], g[P];
+        EACH o[k] = y[t+k];
+        if (add) EACH o[k] += take(&before, t+k < m);
+        if (gate) {
+            if (keep) EACH put(&raw, t+k < m, o[k]);
+            EACH g[k] = q[k] = take(&z, t+k < m);
+            sigmoid_each(g);
+            EACH o[k] *= q[k]*g[k];
+        }
+        EACH put(&out, t+k < m, o[k]);
     }
-    if (gate) {
-        if (s->raw.p) write_rows(&s->raw, w, v, i, step, m, whole, y);
-        read_rows_of(&s->z, w, v, i, step, m, whole, z);
-        for (int t = 0; t < T; t++) g[t] = z[t];
-        for (int t = 0; t < T; t += P) sigmoid_each(g + t);
-        for (int t = 0; t < T; t++) y[t] *= z[t]*g[t];
-    }
-    write_rows(&s->y, w, v, i, step, m, whole, y);
 }
 
 INLINE void tile(const Scan *s, const Direction *d, const Work *w, num v, num i, num step, int m,
                  int whole, int add, int gate, num chunk) {
-    vf dt[T], u[T], du[T], y[T], a[T][P];
+    vf dt[T], du[T], y[T];
     vf *h = w->H + v*w->N, *A = w->A + v*w->N;
-    read_steps(w, d, v, i, step, m, whole, dt, u);
-    if (d->softplus) for (int t = 0; t < T; t += P) softplus_each(dt + t);
-    for (int t = m; t < T; t++) dt[t] = every(0.f);
-    for (int t = 0; t < T; t++) { du[t] = dt[t]*u[t]; y[t] = w->skip[v]*u[t]; }
+    const int careful = begin(w, d, v, i, step, m, whole, dt, du, y, 0);
     if (d->starts) {
         const int lanes = lanes_from(w, v);
         float *q = start_of(s, d, w, v, chunk);
         for (num n = 0; n < w->N; n++) save(q + n*lanes, 1, lanes, h[n]);
     }
-    const int careful = too_steep(w, v, dt);
-    for (num n = 0; n < w->N; n += P) {
-        if (careful) decays(a, dt, A + n, 1);
-        else decays(a, dt, A + n, 0);
-        advance(h + n, (const vf (*)[P])a, du, y, w->B + n, w->C + n, w->N);
-    }
+    if (careful) for (num n = 0; n < w->N; n += P) advance(h + n, A + n, dt, du, y, w->B + n, w->C + n, w->N, 1);
+    else for (num n = 0; n < w->N; n += P) advance(h + n, A + n, dt, du, y, w->B + n, w->C + n, w->N, 0);
     finish(s, w, v, i, step, m, whole, add, gate, y);
 }
 
@@ -375,85 +437,96 @@ API int scan_forward(const Scan *s, int threads) FOR_ALL(scan_tasks(s), scan_for
 typedef struct { Signal u, delta; float *B, *C, *A, *D, *bias, *h0; const float *last; } Grads;
 typedef struct { Signal out, z; Grads d[2]; } ScanGrads;
 typedef struct { vf *H, *A, *D, *bias, *B, *C; } Sums;
+typedef struct { vf dt[T], du[T], u[T], x[T], gy[T], gdu[T], gx[T], a[T][P], h[T+1][P]; } Tile;
 
-INLINE void retrace(vf (*h)[P], const vf *start, const vf (*a)[P], const vf *du, const float *B, num N) {
-    EACH h[0][k] = start[k];
-    for (int t = 0; t < T; t++, B += N) EACH h[t+1][k] = a[t][k]*h[t][k] + du[t]*B[k];
+INLINE void retrace(Tile *o, const vf *A, const float *B, num N, int careful) {
+    vf s[P], a[P];
+    EACH s[k] = o->h[0][k];
+    for (int t = 0; t < T; t++, B += N) {
+        decays(a, o->dt[t], A, careful);
+        EACH s[k] = a[k]*s[k] + o->du[t]*B[k];
+        EACH o->a[t][k] = a[k];
+        EACH o->h[t+1][k] = s[k];
+    }
 }
 
-INLINE void retreat(const Sums *g, num v, num n, num N, const vf (*h)[P], const vf (*a)[P], const vf *A, const vf *dt,
-                    const vf *du, const vf *gy, const float *B, const float *C, vf *gdu, vf *gx) {
+INLINE void retreat(const Sums *g, Tile *o, num v, num n, num N, const vf *A, const float *B, const float *C) {
     vf gh[P], gA[P];
-    EACH gh[k] = g->H[v*N + n + k];
-    EACH gA[k] = g->A[v*N + n + k];
+    EACH gh[k] = g->H[v*N + n+k];
+    EACH gA[k] = g->A[v*N + n+k];
     for (int t = T-1; t >= 0; t--) {
-        vf *gB = g->B + t*N + n, *gC = g->C + t*N + n, q[P];
-        EACH gh[k] += gy[t]*C[t*N + k];
-        EACH gB[k] += gh[k]*du[t];
-        EACH gC[k] += gy[t]*h[t+1][k];
-        EACH gdu[t] += gh[k]*B[t*N + k];
-        EACH gh[k] *= a[t][k];
-        EACH q[k] = gh[k]*h[t][k];
-        EACH gx[t] += q[k]*A[k];
-        EACH gA[k] += q[k]*dt[t];
+        vf *gB = g->B + t*N + n, *gC = g->C + t*N + n, q[P], gdu = o->gdu[t], gx = o->gx[t];
+        EACH gh[k] += o->gy[t]*C[t*N + k];
+        EACH gB[k] += gh[k]*o->du[t];
+        EACH gC[k] += o->gy[t]*o->h[t+1][k];
+        EACH gdu += gh[k]*B[t*N + k];
+        EACH gh[k] *= o->a[t][k];
+        EACH q[k] = gh[k]*o->h[t][k];
+        EACH gx += q[k]*A[k];
+        EACH gA[k] += q[k]*o->dt[t];
+        o->gdu[t] = gdu;
+        o->gx[t] = gx;
     }
-    EACH g->H[v*N + n + k] = gh[k];
-    EACH g->A[v*N + n + k] = gA[k];
+    EACH g->H[v*N + n+k] = gh[k];
+    EACH g->A[v*N + n+k] = gA[k];
 }
 
 INLINE void gate_back(const Scan *s, const ScanGrads *G, const Work *w, num v, num i, num step, int m,
                       int whole, int first, vf *gy) {
-    vf z[T], g[T], raw[T];
-    read_rows_of(&G->out, w, v, i, step, m, whole, gy);
-    if (!s->z.p) return;
-    read_rows_of(&s->z, w, v, i, step, m, whole, z);
-    for (int t = 0; t < T; t++) g[t] = z[t];
-    for (int t = 0; t < T; t += P) sigmoid_each(g + t);
-    if (first) {
-        read_rows_of(&s->raw, w, v, i, step, m, whole, raw);
-        for (int t = 0; t < T; t++) raw[t] *= gy[t]*g[t]*(1.f + z[t]*(1.f - g[t]));
-        write_rows(&G->z, w, v, i, step, m, whole, raw);
+    Walk out = walk(&G->out, w, v, i, step, whole), z = walk(&s->z, w, v, i, step, whole);
+    Walk raw = walk(&s->raw, w, v, i, step, whole), gz = walk(&G->z, w, v, i, step, whole);
+    const int gated = s->z.p != 0;
+    for (int t = 0; t < T; t += P) {
+        vf o[P], q[P], g[P];
+        EACH o[k] = take(&out, t+k < m);
+        if (gated) {
+            EACH g[k] = q[k] = take(&z, t+k < m);
+            sigmoid_each(g);
+            if (first) EACH put(&gz, t+k < m, take(&raw, t+k < m)*o[k]*g[k]*(1.f + q[k]*(1.f - g[k])));
+            EACH o[k] *= q[k]*g[k];
+        }
+        EACH gy[t+k] = o[k];
     }
-    for (int t = 0; t < T; t++) gy[t] *= z[t]*g[t];
 }
 
-INLINE void step_back(const Direction *d, const Work *w, const Sums *g, num v, int m, vf *x, const vf *dt,
-                      const vf *u, const vf *gy, vf *gdu, vf *gx) {
-    for (int t = 0; t < T; t++) { gx[t] = gx[t]*LN2 + gdu[t]*u[t]; g->D[v] += gy[t]*u[t]; }
-    if (d->softplus) {
-        for (int t = 0; t < T; t += P) sigmoid_each(x + t);
-        for (int t = 0; t < T; t++) gx[t] *= x[t];
+INLINE void step_back(const Direction *d, const Grads *q, const Work *w, const Sums *g, num v, num i, num step, int m,
+                      int whole, const Tile *o) {
+    Walk pu = walk(&q->u, w, v, i, step, whole), pd = walk(&q->delta, w, v, i, step, whole);
+    vf gD = g->D[v], gb = g->bias[v], skip = w->skip[v];
+    for (int t = 0; t < T; t += P) {
+        vf gx[P], s[P];
+        EACH gx[k] = o->gx[t+k]*LN2 + o->gdu[t+k]*o->u[t+k];
+        EACH gD += o->gy[t+k]*o->u[t+k];
+        if (d->softplus) {
+            EACH s[k] = o->x[t+k];
+            sigmoid_each(s);
+            EACH gx[k] *= s[k];
+        }
+        EACH if (t+k < m) gb += gx[k];
+        EACH put(&pd, t+k < m, gx[k]);
+        EACH put(&pu, t+k < m, o->gdu[t+k]*o->dt[t+k] + o->gy[t+k]*skip);
     }
-    for (int t = 0; t < m; t++) g->bias[v] += gx[t];
-    for (int t = 0; t < T; t++) gdu[t] = gdu[t]*dt[t] + gy[t]*w->skip[v];
+    g->D[v] = gD;
+    g->bias[v] = gb;
 }
 
 INLINE void tile_back(const Scan *s, const ScanGrads *G, int way, const Work *w, const Sums *g,
                       num v, num i, num step, int m, int whole, num chunk) {
-    vf x[T], dt[T], u[T], du[T], gy[T], gdu[T], gx[T], a[T][P], h[T+1][P];
     const Direction *d = &s->d[way];
     const vf *A = w->A + v*w->N;
-    const int lanes = lanes_from(w, v);
-    read_steps(w, d, v, i, step, m, whole, x, u);
-    for (int t = 0; t < T; t++) dt[t] = x[t];
-    if (d->softplus) for (int t = 0; t < T; t += P) softplus_each(dt + t);
-    for (int t = m; t < T; t++) dt[t] = every(0.f);
-    gate_back(s, G, w, v, i, step, m, whole, way == 0, gy);
-    for (int t = 0; t < T; t++) { du[t] = dt[t]*u[t]; gdu[t] = gx[t] = every(0.f); }
+    const int lanes = lanes_of(w, v, whole);
     const float *starts = start_of(s, d, w, v, chunk);
-    const int careful = too_steep(w, v, dt);
+    Tile o;
+    const int careful = begin(w, d, v, i, step, m, whole, o.dt, o.du, o.u, o.x);
+    gate_back(s, G, w, v, i, step, m, whole, way == 0, o.gy);
+    for (int t = 0; t < T; t++) o.gdu[t] = o.gx[t] = every(0.f);
     for (num n = 0; n < w->N; n += P) {
-        vf start[P];
-        EACH start[k] = load(starts + (n + k)*lanes, 1, lanes);
-        if (careful) decays(a, dt, A + n, 1);
-        else decays(a, dt, A + n, 0);
-        retrace(h, start, (const vf (*)[P])a, du, w->B + n, w->N);
-        retreat(g, v, n, w->N, (const vf (*)[P])h, (const vf (*)[P])a, A + n, dt, du, gy,
-                w->B + n, w->C + n, gdu, gx);
+        EACH o.h[0][k] = load(starts + (n + k)*lanes, 1, lanes);
+        if (careful) retrace(&o, A + n, w->B + n, w->N, 1);
+        else retrace(&o, A + n, w->B + n, w->N, 0);
+        retreat(g, &o, v, n, w->N, A + n, w->B + n, w->C + n);
     }
-    step_back(d, w, g, v, m, x, dt, u, gy, gdu, gx);
-    write_rows(&G->d[way].u, w, v, i, step, m, whole, gdu);
-    write_rows(&G->d[way].delta, w, v, i, step, m, whole, gx);
+    step_back(d, &G->d[way], w, g, v, i, step, m, whole, &o);
 }
 
 static void write_sums(const Scan *s, const ScanGrads *G, int way, const Work *w, const Sums *g) {
