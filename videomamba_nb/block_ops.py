@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from .core import at_least_f32
+from .scan import is_eager
 
 # %% ../nbs/11a_block_ops.ipynb #6878ee9e
 def conv_loop(
@@ -240,17 +240,11 @@ def has_hooks(
     "Would skipping this module's own call go unnoticed?"
     return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
 
-def _eager(x):
-    "Is this a plain tensor in a plain call: nothing traces, compiles, transforms or casts?"
-    watched = torch.compiler.is_compiling() or torch.jit.is_tracing() or _get_current_dispatch_mode()
-    casts = torch.is_autocast_enabled(x.device.type)
-    return type(x) is Tensor and not (watched or casts or torch._C._are_functorch_transforms_active())
-
 def _ours(layer, x):
     "May a product of ours stand in for this layer?"
     plain = type(layer) is nn.Linear and not has_hooks(layer)
     single = plain and x.dtype == layer.weight.dtype == torch.float32
-    return single and x.device.type == 'cpu' and _eager(x) and kernels_for('cpu', x.dtype)
+    return single and x.device.type == 'cpu' and is_eager(x) and kernels_for('cpu', x.dtype)
 
 def project(
     layer:nn.Module, # Usually `nn.Linear`
@@ -278,5 +272,5 @@ def fast_mixer(
     parts = [m for m in mixer.modules() if m is not mixer]
     plain = all(type(m) in (nn.Linear, nn.Conv1d) and not has_hooks(m) for m in parts)
     single = all(p.dtype == torch.float32 for p in (hidden, *mixer.parameters()))
-    if not (plain and single and _eager(hidden) and kernels_for('cpu', torch.float32)): return None
+    if not (plain and single and is_eager(hidden) and kernels_for('cpu', torch.float32)): return None
     return _loaded('cpu').mix

@@ -108,9 +108,9 @@ def _f32(x): return x if x is None or x.dtype == torch.float32 else x.float()
 
 def _plain(d):
     "All of a direction in float32; vectors without gaps."
-    d = Direction(*map(_f32, d))
-    vector = lambda x: x if x is None else x.contiguous()
-    return d._replace(D=vector(d.D), delta_bias=vector(d.delta_bias))
+    if any(x is not None and x.dtype != torch.float32 for x in d): d = Direction(*map(_f32, d))
+    vectors = {k: x.contiguous() for k in ('D', 'delta_bias') if (x := getattr(d, k)) is not None}
+    return d._replace(**vectors)
 
 # %% ../nbs/14_scan_cpu.ipynb #dbbd9878
 def block_size(
@@ -236,8 +236,9 @@ def _new_grads(q, b, e, l, n, g, parts):
 
 def _finish(d, o):
     "Add up the parts; through the weight, if the step has a low rank."
-    B,C = (o[k].sum(0).transpose(2, 3) for k in 'BC')
-    A,D,bias = (o[k].sum(0) for k in ('A', 'D', 'bias'))
+    total = lambda x: x[0] if len(x) == 1 else x.sum(0)
+    B,C = (total(o[k]).transpose(2, 3) for k in 'BC')
+    A,D,bias = (total(o[k]) for k in ('A', 'D', 'bias'))
     delta,weight = o['delta'],None
     if d.dt_weight is not None:
         weight = torch.einsum('bel,brl->er', delta, d.delta)

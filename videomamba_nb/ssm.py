@@ -63,23 +63,18 @@ def same_groups(
     return tuple(x if x.shape[1] == g else x.repeat_interleave(g//x.shape[1], 1) for x in (B, C))
 
 # %% ../nbs/10_ssm.ipynb #751061e1
-def _wanted_shapes(u, A, dt_weight):
-    b,e,l = u.shape
-    n,r = (x.shape[-1] if x is not None and x.ndim else 1 for x in (A, dt_weight))
-    return dict(delta=(b,e,l) if dt_weight is None else (b,r,l), A=(e,n), D=(e,), z=(b,e,l), delta_bias=(e,),
-                dt_weight=(e,r), initial_state=(b,e,n))
-
 def _check_shapes(u, A, B, C, dt_weight=None, **others):
     b,e,l = u.shape
-    want = _wanted_shapes(u, A, dt_weight)
+    n,r = (x.shape[-1] if x is not None and x.ndim else 1 for x in (A, dt_weight))
+    want = dict(delta=(b,e,l) if dt_weight is None else (b,r,l), A=(e,n), D=(e,), z=(b,e,l), delta_bias=(e,),
+                dt_weight=(e,r), initial_state=(b,e,n))
     for name,x in dict(A=A, dt_weight=dt_weight, **others).items():
-        if x is None or tuple(x.shape) == want[name]: continue
+        if x is None or x.shape == want[name]: continue
         found = tuple(x.shape)
         raise ValueError(f'{name} must have shape {want[name]} to go with u {(b,e,l)}, found {found}')
-    n = A.shape[-1]
     for name,x in dict(B=B, C=C).items():
         g = x.shape[1] if x.ndim == 4 else 1
-        if tuple(x.shape) not in ((e,n), (b,n,l), (b,g,n,l)) or g == 0 or e % g:
+        if x.shape not in ((b,n,l), (b,g,n,l), (e,n)) or g == 0 or e % g:
             raise ValueError(f'{name} must be (b, n, l) = {(b,n,l)}, (b, g, n, l) with g dividing {e}, '
                              f'or constant (e, n) = {(e,n)}, found {tuple(x.shape)}')
 
@@ -96,8 +91,9 @@ def check_args(
     if u.ndim != 3 or 0 in u.shape:
         raise ValueError(f'u must be (b, e, l) with no empty axis, found {tuple(u.shape)}')
     _check_shapes(u, **others)
-    devices = sorted({str(x.device) for x in given})
-    if len(devices) > 1: raise ValueError(f'all arguments must be on one device, found {devices}')
+    if any(x.device != u.device for x in given):
+        devices = sorted({str(x.device) for x in given})
+        raise ValueError(f'all arguments must be on one device, found {devices}')
 
 # %% ../nbs/10_ssm.ipynb #e88ae8c5
 def project_delta(

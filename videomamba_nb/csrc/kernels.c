@@ -450,15 +450,16 @@ INLINE void retrace(Tile *o, const vf *A, const float *B, num N, int careful) {
     }
 }
 
-INLINE void retreat(const Sums *g, Tile *o, num v, num n, num N, const vf *A, const float *B, const float *C) {
+INLINE void retreat(const Sums *g, Tile *o, num v, num n, num N, const vf *A, const float *B, const float *C,
+                    int fresh) {
     vf gh[P], gA[P];
     EACH gh[k] = g->H[v*N + n+k];
     EACH gA[k] = g->A[v*N + n+k];
     for (int t = T-1; t >= 0; t--) {
         vf *gB = g->B + t*N + n, *gC = g->C + t*N + n, q[P], gdu = o->gdu[t], gx = o->gx[t];
         EACH gh[k] += o->gy[t]*C[t*N + k];
-        EACH gB[k] += gh[k]*o->du[t];
-        EACH gC[k] += o->gy[t]*o->h[t+1][k];
+        EACH gB[k] = (fresh ? every(0.f) : gB[k]) + gh[k]*o->du[t];
+        EACH gC[k] = (fresh ? every(0.f) : gC[k]) + o->gy[t]*o->h[t+1][k];
         EACH gdu += gh[k]*B[t*N + k];
         EACH gh[k] *= o->a[t][k];
         EACH q[k] = gh[k]*o->h[t][k];
@@ -522,9 +523,11 @@ INLINE void tile_back(const Scan *s, const ScanGrads *G, int way, const Work *w,
     for (int t = 0; t < T; t++) o.gdu[t] = o.gx[t] = every(0.f);
     for (num n = 0; n < w->N; n += P) {
         EACH o.h[0][k] = load(starts + (n + k)*lanes, 1, lanes);
+        EACH PREFETCH(starts + (w->N + n + k)*lanes);
         if (careful) retrace(&o, A + n, w->B + n, w->N, 1);
         else retrace(&o, A + n, w->B + n, w->N, 0);
-        retreat(g, &o, v, n, w->N, A + n, w->B + n, w->C + n);
+        if (v) retreat(g, &o, v, n, w->N, A + n, w->B + n, w->C + n, 0);
+        else retreat(g, &o, v, n, w->N, A + n, w->B + n, w->C + n, 1);
     }
     step_back(d, &G->d[way], w, g, v, i, step, m, whole, &o);
 }
@@ -564,7 +567,6 @@ static void sweep_back(const Scan *s, const ScanGrads *G, int way, num task, Wor
         const int m = L - t0 < T ? (int)(L - t0) : T;
         read_rows(w->B, &d->B, d->B.p + w->b*d->B.b + group*d->Bg, s, N, i, step, m);
         read_rows(w->C, &d->C, d->C.p + w->b*d->C.b + group*d->Cg, s, N, i, step, m);
-        memset(g.B, 0, 2*T*N*sizeof(vf));
         for (num v = 0; v < vecs; v++) {
             look_ahead(w, v, -step);
             if (whole && is_whole(w, v, m)) tile_back(s, G, way, w, &g, v, i, step, T, 1, chunk);
