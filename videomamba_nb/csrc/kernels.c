@@ -272,16 +272,14 @@ INLINE int begin(const Work *w, const Direction *d, num v, num i, num step, int 
                  vf *dt, vf *du, vf *u, vf *x) {
     Walk pu = walk(&d->u, w, v, i, step, whole), pd = walk(&d->delta, w, d->r ? 0 : v, i, step, whole);
     const float *low = d->delta.p + w->b*d->delta.b + i*d->delta.l;
+    const num rank = d->r, next = d->delta.c, hop = step*d->delta.l;
     const vf *weight = w->weight + v*d->r, skip = w->skip[v], bias = w->bias[v];
     vi top = {0};
     for (int t = 0; t < T; t += P) {
         vf s[P], o[P];
         EACH o[k] = take(&pu, t+k < m);
-        if (!d->r) EACH s[k] = bias + take(&pd, t+k < m);
-        else EACH {
-            s[k] = bias;
-            if (t+k < m) for (num r = 0; r < d->r; r++) s[k] += low[(t+k)*pd.hop + r*d->delta.c]*weight[r];
-        }
+        EACH s[k] = bias + (rank ? every(0.f) : take(&pd, t+k < m));
+        for (num r = 0; r < rank; r++) EACH if (t+k < m) s[k] += low[(t+k)*hop + r*next]*weight[r];
         if (x) EACH x[t+k] = s[k];
         if (d->softplus) softplus_each(s);
         EACH {
@@ -645,13 +643,14 @@ INLINE void set(float *p, num step, num c, num e, int whole, const vf *x) {
     else EACH save(p + k*W*step, step, lanes_at(c + k*W, e), x[k]);
 }
 
-INLINE void taps(const Conv *s, int way, num b, num t, num c, int whole, vf *v) {
+INLINE void taps(const Conv *s, int way, num b, num t, num c, int whole, num n, vf *v) {
     vf x[P], w[P];
     if (s->bias[way]) get(s->bias[way] + c, 1, c, s->e, whole, v);
     else EACH v[k] = every(0.f);
-    for (num j = 0; j < s->k; j++) {
-        const num i = way ? t + s->k-1 - j : t - s->k+1 + j;
-        if (i < 0 || i >= s->l) continue;
+    const int inside = t >= n-1 && t + n-1 < s->l;
+    for (num j = 0; j < n; j++) {
+        const num i = way ? t + n-1 - j : t - n+1 + j;
+        if (!inside && (i < 0 || i >= s->l)) continue;
         get(s->x.p + b*s->x.b + i*s->x.l + c*s->x.c, s->x.c, c, s->e, whole, x);
         get(s->w[way] + j*s->e + c, 1, c, s->e, whole, w);
         EACH v[k] += w[k]*x[k];
@@ -660,9 +659,9 @@ INLINE void taps(const Conv *s, int way, num b, num t, num c, int whole, vf *v) 
 
 API num conv_tasks(const Conv *s) { return s->b*((s->l + ROWS-1)/ROWS); }
 
-INLINE void conv_token(const Conv *s, int way, num b, num t, num c, int whole) {
+INLINE void conv_token(const Conv *s, int way, num b, num t, num c, int whole, num n) {
     vf v[P], g[P];
-    taps(s, way, b, t, c, whole, v);
+    taps(s, way, b, t, c, whole, n, v);
     EACH g[k] = v[k];
     sigmoid_each(g);
     EACH v[k] *= g[k];
@@ -678,38 +677,39 @@ API int conv_forward_task(const Conv *s, num task) {
     const num end = start + ROWS < s->l ? start + ROWS : s->l;
     for (num t = start; t < end; t++) for (int way = 0; way < s->directions; way++)
         for (num c = 0; c < s->e; c += P*W)
-            if (conv_whole(s, &s->u[way], c)) conv_token(s, way, b, t, c, 1);
-            else conv_token(s, way, b, t, c, 0);
+            if (s->k == 4 && conv_whole(s, &s->u[way], c)) conv_token(s, way, b, t, c, 1, 4);
+            else conv_token(s, way, b, t, c, 0, s->k);
     return 0;
 }
 
 API int conv_forward(const Conv *s, int threads) FOR_ALL(conv_tasks(s), conv_forward_task(s, i))
 
-INLINE void slope(const Conv *s, const Signal *gu, int way, num b, num t, num c, int whole, vf *gv) {
+INLINE void slope(const Conv *s, const Signal *gu, int way, num b, num t, num c, int whole, num n,
+                  vf *gv) {
     vf v[P], g[P];
-    taps(s, way, b, t, c, whole, v);
+    taps(s, way, b, t, c, whole, n, v);
     EACH g[k] = v[k];
     sigmoid_each(g);
     get(gu->p + b*gu->b + t*gu->l + c*gu->c, gu->c, c, s->e, whole, gv);
     EACH gv[k] *= g[k]*(1.f + v[k]*(1.f - g[k]));
 }
 
-INLINE void conv_walk(const Conv *s, const ConvGrads *G, int way, num b, num c, int whole) {
+INLINE void conv_walk(const Conv *s, const ConvGrads *G, int way, num b, num c, int whole, num n) {
     vf window[K][P], gw[K][P], gb[P], x[P], w[P], sum[P];
     memset(window, 0, sizeof window);
     memset(gw, 0, sizeof gw);
     memset(gb, 0, sizeof gb);
-    for (num n = 0; n < s->l; n++) {
-        const num t = way ? n : s->l-1 - n;
+    for (num m = 0; m < s->l; m++) {
+        const num t = way ? m : s->l-1 - m;
         float *gx = G->x.p + b*G->x.b + t*G->x.l + c*G->x.c;
-        for (num j = s->k-1; j > 0; j--) EACH window[j][k] = window[j-1][k];
-        slope(s, &G->u[way], way, b, t, c, whole, window[0]);
+        for (num j = n-1; j > 0; j--) EACH window[j][k] = window[j-1][k];
+        slope(s, &G->u[way], way, b, t, c, whole, n, window[0]);
         EACH gb[k] += window[0][k];
         if (way) get(gx, G->x.c, c, s->e, whole, sum);
         else EACH sum[k] = every(0.f);
-        for (num j = 0; j < s->k; j++) {
+        for (num j = 0; j < n; j++) {
             const num i = way ? t + j : t - j;
-            get(s->w[way] + (s->k-1 - j)*s->e + c, 1, c, s->e, whole, w);
+            get(s->w[way] + (n-1 - j)*s->e + c, 1, c, s->e, whole, w);
             EACH sum[k] += w[k]*window[j][k];
             if (i < 0 || i >= s->l) continue;
             get(s->x.p + b*s->x.b + i*s->x.l + c*s->x.c, s->x.c, c, s->e, whole, x);
@@ -717,14 +717,14 @@ INLINE void conv_walk(const Conv *s, const ConvGrads *G, int way, num b, num c, 
         }
         set(gx, G->x.c, c, s->e, whole, sum);
     }
-    for (num j = 0; j < s->k; j++) set(G->w[way] + (b*s->k + s->k-1 - j)*s->e + c, 1, c, s->e, whole, gw[j]);
+    for (num j = 0; j < n; j++) set(G->w[way] + (b*n + n-1 - j)*s->e + c, 1, c, s->e, whole, gw[j]);
     set(G->bias[way] + b*s->e + c, 1, c, s->e, whole, gb);
 }
 
 static void conv_back(const Conv *s, const ConvGrads *G, int way, num b, num c) {
     const int whole = conv_whole(s, &G->u[way], c) && G->x.c == 1;
-    if (whole) conv_walk(s, G, way, b, c, 1);
-    else conv_walk(s, G, way, b, c, 0);
+    if (whole && s->k == 4) conv_walk(s, G, way, b, c, 1, 4);
+    else conv_walk(s, G, way, b, c, 0, s->k);
 }
 
 API num conv_back_tasks(const Conv *s) { return s->b*((s->e + P*W-1)/(P*W)); }
