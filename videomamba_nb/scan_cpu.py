@@ -119,7 +119,7 @@ def block_size(
     threads:int, # That will share the work
 )->int: # Channels
     "Channels of one task: wide for the memory's sake, but enough tasks that no thread waits long."
-    return next((k for k in (192, 96, 64, 32) if per >= k and rows*-(-per//k) >= 2*threads), min(per, 16))
+    return next((k for k in (192, 96, 64, 32) if per >= k and rows*-(-per//k) >= threads), min(per, 16))
 
 # %% ../nbs/14_scan_cpu.ipynb #31747ace
 def _describe(dirs, z, y, raw, h0, last, states, softplus):

@@ -142,13 +142,14 @@ def test_linear_layers_are_the_same_for_all(monkeypatch, grads):
 
 @needs_cc
 def test_exponentials_are_accurate(lib):
-    "Every algorithm and variant on [-126, 0]; the one without a clamp must not count."
+    "Every algorithm and variant on [-126, 0]; one without a clamp and one whose slow decays drift must not count."
+    left_out = ('avx2_deg5_unclamped', 'avx512_table32_deg2')
     x = np.linspace(-126, 0, 1000, dtype=np.float32)
     for k, name in enumerate(cpu_floor.names(lib)):
         for v in cpu_floor.variants(lib.exp_time, k):
             y = cpu_floor.exp2(lib, k, x, v)
             assert np.abs(y/np.exp2(x.astype(np.float64))-1).max() <= cpu_floor.LIMIT, (name, v)
-        assert (cpu_floor.accuracy(lib, k) <= cpu_floor.LIMIT) == ('unclamped' not in name), name
+        assert (cpu_floor.accuracy(lib, k) <= cpu_floor.LIMIT) == (name not in left_out), name
 
 @needs_cc
 def test_floors(lib):

@@ -275,7 +275,7 @@ INLINE int begin(const Work *w, const Direction *d, num v, num i, num step, int 
     const num rank = d->r, next = d->delta.c, hop = step*d->delta.l;
     const vf *weight = w->weight + v*d->r, skip = w->skip[v], bias = w->bias[v];
     vi top = {0};
-    for (int t = 0; t < T; t += P) {
+    for (int t = 0; t < m; t += P) {
         vf s[P], o[P];
         EACH o[k] = take(&pu, t+k < m);
         EACH s[k] = bias + (rank ? every(0.f) : take(&pd, t+k < m));
@@ -308,10 +308,10 @@ INLINE void decays(vf *a, vf dt, const vf *A, int careful) {
 }
 
 INLINE void advance(vf *h, const vf *A, const vf *dt, const vf *du, vf *y, const float *B, const float *C, num N,
-                    int careful) {
+                    int m, int careful) {
     vf s[P], a[P];
     EACH s[k] = h[k];
-    for (int t = 0; t < T; t++, B += N, C += N) {
+    for (int t = 0; t < m; t++, B += N, C += N) {
         decays(a, dt[t], A, careful);
         EACH s[k] = a[k]*s[k] + du[t]*B[k];
         vf even = y[t] + s[0]*C[0], odd = s[1]*C[1];
@@ -331,7 +331,7 @@ INLINE void finish(const Scan *s, const Work *w, num v, num i, num step, int m, 
     Walk out = walk(&s->y, w, v, i, step, whole), before = out, z = walk(&s->z, w, v, i, step, whole);
     Walk raw = walk(&s->raw, w, v, i, step, whole);
     const int keep = s->raw.p != 0;
-    for (int t = 0; t < T; t += P) {
+    for (int t = 0; t < m; t += P) {
         vf o[P], q[P], g[P];
         EACH o[k] = y[t+k];
         if (add) EACH o[k] += take(&before, t+k < m);
@@ -355,8 +355,8 @@ INLINE void tile(const Scan *s, const Direction *d, const Work *w, num v, num i,
         float *q = start_of(s, d, w, v, chunk);
         for (num n = 0; n < w->N; n++) save(q + n*lanes, 1, lanes, h[n]);
     }
-    if (careful) for (num n = 0; n < w->N; n += P) advance(h + n, A + n, dt, du, y, w->B + n, w->C + n, w->N, 1);
-    else for (num n = 0; n < w->N; n += P) advance(h + n, A + n, dt, du, y, w->B + n, w->C + n, w->N, 0);
+    if (careful) for (num n = 0; n < w->N; n += P) advance(h + n, A + n, dt, du, y, w->B + n, w->C + n, w->N, m, 1);
+    else for (num n = 0; n < w->N; n += P) advance(h + n, A + n, dt, du, y, w->B + n, w->C + n, w->N, m, 0);
     finish(s, w, v, i, step, m, whole, add, gate, y);
 }
 
@@ -437,10 +437,10 @@ typedef struct { Signal out, z; Grads d[2]; } ScanGrads;
 typedef struct { vf *H, *A, *D, *bias, *B, *C; } Sums;
 typedef struct { vf dt[T], du[T], u[T], x[T], gy[T], gdu[T], gx[T], a[T][P], h[T+1][P]; } Tile;
 
-INLINE void retrace(Tile *o, const vf *A, const float *B, num N, int careful) {
+INLINE void retrace(Tile *o, const vf *A, const float *B, num N, int m, int careful) {
     vf s[P], a[P];
     EACH s[k] = o->h[0][k];
-    for (int t = 0; t < T; t++, B += N) {
+    for (int t = 0; t < m; t++, B += N) {
         decays(a, o->dt[t], A, careful);
         EACH s[k] = a[k]*s[k] + o->du[t]*B[k];
         EACH o->a[t][k] = a[k];
@@ -449,11 +449,11 @@ INLINE void retrace(Tile *o, const vf *A, const float *B, num N, int careful) {
 }
 
 INLINE void retreat(const Sums *g, Tile *o, num v, num n, num N, const vf *A, const float *B, const float *C,
-                    int fresh) {
+                    int m, int fresh) {
     vf gh[P], gA[P];
     EACH gh[k] = g->H[v*N + n+k];
     EACH gA[k] = g->A[v*N + n+k];
-    for (int t = T-1; t >= 0; t--) {
+    for (int t = m-1; t >= 0; t--) {
         vf *gB = g->B + t*N + n, *gC = g->C + t*N + n, q[P], gdu = o->gdu[t], gx = o->gx[t];
         EACH gh[k] += o->gy[t]*C[t*N + k];
         EACH gB[k] = (fresh ? every(0.f) : gB[k]) + gh[k]*o->du[t];
@@ -475,7 +475,7 @@ INLINE void gate_back(const Scan *s, const ScanGrads *G, const Work *w, num v, n
     Walk out = walk(&G->out, w, v, i, step, whole), z = walk(&s->z, w, v, i, step, whole);
     Walk raw = walk(&s->raw, w, v, i, step, whole), gz = walk(&G->z, w, v, i, step, whole);
     const int gated = s->z.p != 0;
-    for (int t = 0; t < T; t += P) {
+    for (int t = 0; t < m; t += P) {
         vf o[P], q[P], g[P];
         EACH o[k] = take(&out, t+k < m);
         if (gated) {
@@ -492,7 +492,7 @@ INLINE void step_back(const Direction *d, const Grads *q, const Work *w, const S
                       int whole, const Tile *o) {
     Walk pu = walk(&q->u, w, v, i, step, whole), pd = walk(&q->delta, w, v, i, step, whole);
     vf gD = g->D[v], gb = g->bias[v], skip = w->skip[v];
-    for (int t = 0; t < T; t += P) {
+    for (int t = 0; t < m; t += P) {
         vf gx[P], s[P];
         EACH gx[k] = o->gx[t+k]*LN2 + o->gdu[t+k]*o->u[t+k];
         EACH gD += o->gy[t+k]*o->u[t+k];
@@ -522,10 +522,10 @@ INLINE void tile_back(const Scan *s, const ScanGrads *G, int way, const Work *w,
     for (num n = 0; n < w->N; n += P) {
         EACH o.h[0][k] = load(starts + (n + k)*lanes, 1, lanes);
         EACH PREFETCH(starts + (w->N + n + k)*lanes);
-        if (careful) retrace(&o, A + n, w->B + n, w->N, 1);
-        else retrace(&o, A + n, w->B + n, w->N, 0);
-        if (v) retreat(g, &o, v, n, w->N, A + n, w->B + n, w->C + n, 0);
-        else retreat(g, &o, v, n, w->N, A + n, w->B + n, w->C + n, 1);
+        if (careful) retrace(&o, A + n, w->B + n, w->N, m, 1);
+        else retrace(&o, A + n, w->B + n, w->N, m, 0);
+        if (v) retreat(g, &o, v, n, w->N, A + n, w->B + n, w->C + n, m, 0);
+        else retreat(g, &o, v, n, w->N, A + n, w->B + n, w->C + n, m, 1);
     }
     step_back(d, &G->d[way], w, g, v, i, step, m, whole, &o);
 }
