@@ -18,11 +18,11 @@ from .ssm import Direction, project_delta
 # %% ../nbs/13_scan_chunked.ipynb #94421b39
 LOG2E,LN2 = 1.4426950408889634,0.6931471805599453
 
-def _steps(dt, A2, du, B, h, a, x):
-    "Fill `a` with the decays and `x` with the states of one chunk, starting from state `h`."
+def _steps(dt, A2, du, B, h, a, x, tokens):
+    "Fill `a` with the decays and `x` with the states of one chunk, token by token from state `h`."
     torch.exp2(torch.mul(dt[:,:,None], A2, out=a), out=a)
     torch.mul(du[:,:,None], B[...,None], out=x)
-    for at,xt in zip(a.unbind(0), x.unbind(0)): h = xt.addcmul_(at, h)
+    for at,xt in tokens[:len(dt)]: h = xt.addcmul_(at, h)
     return h
 
 # %% ../nbs/13_scan_chunked.ipynb #4d41890b
@@ -33,11 +33,12 @@ def _chunked_forward(u, dt, A, B, C, h, chunk, keep):
     starts = A.new_empty(-(-l//chunk) if keep else 0, *A.shape)
     a = A.new_empty(min(chunk,l), *A.shape)
     x = torch.empty_like(a)
+    tokens = list(zip(a.unbind(0), x.unbind(0)))
     for c,s in enumerate(range(0, l, chunk)):
         t = slice(s, min(s+chunk, l))
         k = t.stop-s
         if keep: starts[c] = h
-        h = _steps(dt[t], A2, du[t], B[t], h, a[:k], x[:k]).clone()
+        h = _steps(dt[t], A2, du[t], B[t], h, a[:k], x[:k], tokens).clone()
         torch.matmul(C[t][:,:,None], x[:k], out=y[t][:,:,None])
     return y, h, starts
 
@@ -45,8 +46,8 @@ def _chunked_forward(u, dt, A, B, C, h, chunk, keep):
 def chunk_length(
     states:int, # Numbers in one state, b*e*n
 )->int: # Tokens per chunk
-    "As many tokens as keep a chunk's states near two megabytes, from 4 to 32."
-    return min(32, max(4, 2**19//states))
+    "As many tokens as keep a chunk's states near two megabytes, from 4 to 64."
+    return min(64, max(4, 2**19//states))
 
 # %% ../nbs/13_scan_chunked.ipynb #6d7fa459
 def _chunk_grads(g, a, x, h0, dt, du, u, A, B, gy):
@@ -67,13 +68,14 @@ def _chunked_backward(gy, gh, u, dt, A, B, C, starts, chunk):
     l,A2,du,carry = len(u),A*LOG2E,dt*u,gh
     gu,gdt,gA,gB,gC = (torch.zeros_like(o) for o in (u, dt, A, B, C))
     buffers = [A.new_empty(min(chunk,l), *A.shape) for _ in range(3)]
+    tokens,later = (list(zip(*(o.unbind(0) for o in b))) for b in (buffers[:2], buffers[::2]))
     for c in reversed(range(len(starts))):
         t = slice(c*chunk, min((c+1)*chunk, l))
         a,x,g = (o[:t.stop-t.start] for o in buffers)
-        _steps(dt[t], A2, du[t], B[t], starts[c], a, x)
+        _steps(dt[t], A2, du[t], B[t], starts[c], a, x, tokens)
         torch.mul(gy[t][:,:,None], C[t][...,None], out=g)
         g[-1] += carry
-        for i in range(len(g)-2, -1, -1): g[i].addcmul_(a[i+1], g[i+1])
+        for i in range(len(g)-1, 0, -1): later[i-1][1].addcmul_(*later[i])
         gu[t],gdt[t],gAc,gB[t],gC[t],carry = _chunk_grads(
             g, a, x, starts[c], dt[t], du[t], u[t], A, B[t], gy[t])
         gA += gAc
