@@ -63,8 +63,9 @@ def scan_calls(b, e, n, l, grads):
 def floor_calls(lib, pool, threads, b, e, n, l):
     "The scan beside the exponentials and the recurrence that it cannot do without, both directions."
     calls, count = {}, REPEAT*2*b*e*n*l
-    for k, time, size in (('exp', lib.exp_time, 2048), ('recurrence', lib.recurrence_time, 8192)):
+    for k, time in (('exp', lib.exp_time), ('recurrence', lib.recurrence_time)):
         best = cpu_floor.best_variant(lib, time)
+        size = cpu_floor.size_of(lib, k, best[0])
         calls[f'{k} floor'] = cpu_floor.floor_call(time, size, best, count, threads, pool)
     scans = scan_calls(b, e, n, l, 0)
     return calls | {k: v for k, v in scans.items() if k in ('cpu', 'chunked')}

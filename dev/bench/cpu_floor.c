@@ -206,6 +206,7 @@ void floor_init(void) {
 }
 int exp_count(void) { return (int)(sizeof table/sizeof *table); }
 const char *exp_name(int k) { return table[k].name; }
+int exp_width(int k) { return table[k].width; }    /* channels of one step of the recurrence */
 void exp_run(int k, int variant, const float *x, float *y, long n) { table[k].run[variant](x, y, n); }    /* n: a multiple of 64 */
 
 /* Seconds per exponential; -1 if algorithm k has no such variant (1, 2 or 4 vectors at a time). */

@@ -34,8 +34,9 @@ def build(folder):
 
 def _typed(lib):
     i, l, d, p = ctypes.c_int, ctypes.c_long, ctypes.c_double, ctypes.c_void_p
-    kinds = dict(exp_count=(i,), exp_name=(ctypes.c_char_p, i), exp_run=(None, i, i, p, p, l), exp_time=(d, i, i, l),
-                 recurrence_time=(d, i, i, l), fma_rate=(d, l), triad_time=(d, p, p, p, l, l), floor_init=(None,))
+    kinds = dict(exp_count=(i,), exp_name=(ctypes.c_char_p, i), exp_width=(i, i), exp_run=(None, i, i, p, p, l),
+                 exp_time=(d, i, i, l), recurrence_time=(d, i, i, l), fma_rate=(d, l), triad_time=(d, p, p, p, l, l),
+                 floor_init=(None,))
     for name, (result, *args) in kinds.items():
         getattr(lib, name).restype, getattr(lib, name).argtypes = result, args
     lib.floor_init()
@@ -102,10 +103,11 @@ def _exp_row(time, size, k, v, threads, rounds):
 
 def exp_rows(lib, threads, rounds=15):
     "Every exponential, alone and in the recurrence."
-    rows, kinds = [], (('exp', lib.exp_time, 2048, 'vectors'), ('recurrence', lib.recurrence_time, 8192, 'states'))
+    rows, kinds = [], (('exp', lib.exp_time, 'vectors'), ('recurrence', lib.recurrence_time, 'states'))
     for k, name in enumerate(names(lib)):
         error = accuracy(lib, k)
-        for quantity, time, size, at_once in kinds:
+        for quantity, time, at_once in kinds:
+            size = size_of(lib, quantity, k)
             several = len(variants(time, k)) > 1
             for v in variants(time, k):
                 rows.append(dict(quantity=quantity, name=f'{name}, {2**v} {at_once} at once' if several else name,
@@ -158,6 +160,11 @@ def best_variant(lib, time, rounds=5):
     "The fastest that is accurate enough, of `lib.exp_time` or `lib.recurrence_time`: its two numbers."
     pairs = [(k, v) for k in range(lib.exp_count()) if accuracy(lib, k) <= LIMIT for v in variants(time, k)]
     return min(pairs, key=lambda o: _best(lambda: time(*o, 1000), 1, rounds))
+
+
+def size_of(lib, quantity, k):
+    "Numbers that one repetition computes: an array of exponentials, or 64 tokens of 16 states in one vector of channels."
+    return 2048 if quantity == 'exp' else 64*16*lib.exp_width(k)
 
 
 def floor_call(time, size, best, count, threads, pool):
