@@ -665,6 +665,7 @@ INLINE void conv_token(const Conv *s, int way, num b, num t, num c, int whole, n
     EACH g[k] = v[k];
     sigmoid_each(g);
     EACH v[k] *= g[k];
+    if (whole && way == 0) EACH PREFETCH(s->x.p + b*s->x.b + (t + 4)*s->x.l + c + k*W);
     set(s->u[way].p + b*s->u[way].b + t*s->u[way].l + c*s->u[way].c, s->u[way].c, c, s->e, whole, v);
 }
 
