@@ -1,0 +1,307 @@
+// From the page's state to its controls, texts and tables, and back.
+
+const $ = id => document.getElementById(id);
+
+function element(tag, text = '', attributes = {}) {
+  const e = document.createElement(tag);
+  e.textContent = text;
+  for (const [key, value] of Object.entries(attributes)) e.setAttribute(key, value);
+  return e;
+}
+
+// ---- messages
+
+function complain(text) {
+  $('error').textContent = text;
+  $('error').hidden = !text;
+}
+
+function attempt(action) {
+  try { action(); complain(''); return true; } catch (e) { complain(sentence(e.message)); return false; }
+}
+
+function sentence(text) { return text[0].toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? '' : '.'); }
+
+function announce(text) { $('live').textContent = text; }
+
+// ---- filling in
+
+function fillSelect(select, options, value) {
+  select.replaceChildren(...options.map(([key, text]) => element('option', text, {value: key})));
+  select.value = value;
+}
+
+function fillOrders(page) {
+  const options = page.options().map(o => [o.key, o.label]);
+  fillSelect($('order'), options, page.state.order);
+  fillSelect($('other'), [['', 'none'], ...options], page.state.other);
+}
+
+function fillSteps({steps}, state) {
+  $('show-steps').hidden = !steps;
+  if (!steps) return $('show-steps').remove();
+  fillSelect($('layer'), steps.values.map((_, i) => [i, i]), state.layer);
+  fillSelect($('scan'), steps.values[0].map((_, i) => [i, i ? 'backward' : 'forward']), state.scan);
+}
+
+// Whatever a change of the state changes outside the canvases.
+function refresh(page, changed) {
+  const s = page.state;
+  if (changed('k') || changed('size')) refreshPosition(s);
+  if (changed('playing')) $('play').textContent = s.playing ? 'Pause' : 'Play';
+  if (changed('size')) for (const key of 'thw') { $(key).value = s.size[key]; $(key).removeAttribute('aria-invalid'); }
+  if (['order', 'other', 'layout', 'show', 'direction', 'layer', 'scan', 'size', 'speed'].some(changed)) refreshChoices(page);
+  if (['delta', 'a'].some(changed)) refreshDelta(s);
+  if (['token', 'order', 'other', 'direction', 'delta', 'a', 'size', 'layer', 'scan'].some(changed)) refreshFacts(page);
+}
+
+function refreshPosition({k, size}) {
+  $('position').max = count(size) - 1;
+  $('position').value = k;
+  $('where').textContent = `${k} of ${count(size) - 1}`;
+}
+
+function refreshChoices(page) {
+  const s = page.state;
+  for (const id of ['order', 'other', 'show', 'layer', 'scan']) $(id).value = s[id];
+  for (const name of ['direction', 'layout']) document.querySelector(`[name=${name}][value=${s[name]}]`).checked = true;
+  $('trained').hidden = s.show !== 'steps';
+  $('panel-b').hidden = !s.other;
+  $('panels').className = s.other ? 'two' : '';
+  $('speed').value = Math.log10(s.speed);
+  $('speed-says').textContent = `${Math.round(s.speed)} per s`;
+  caption(page, 0, s.order);
+  if (s.other) caption(page, 1, s.other);
+  refreshLegend(page);
+}
+
+function caption(page, i, key) {
+  const label = page.option(key).label, figure = page.panels[i].box, name = element('span', label);
+  name.style.borderBottom = `3px solid ${page.data.colors[page.option(key).name] || page.theme.other}`;
+  const size = element('small', ` ${says(page.state.size)} tokens, read ${page.state.direction === 'both' ? 'both ways' : page.state.direction}`);
+  figure.querySelector('figcaption').replaceChildren(name, size);
+  figure.querySelector('.view').setAttribute('aria-label', `Clip in the order ${label}`);
+  figure.querySelector('.ribbon').setAttribute('aria-label', `The sequence of ${label}, from the first token to the last`);
+}
+
+const LEGENDS = {progress: () => ['Coloured tokens are read, pale ones are not. Filled head: forward, hollow head: backward.'],
+  rank: page => ['read first', `read last, ${count(page.state.size) - 1}`],
+  influence: () => ['none of the influence of the token is left', 'all of it'],
+  steps: page => page.stepRange().map(o => `\u0394 = ${o.toPrecision(2)}`)};
+
+function refreshLegend(page) {
+  const [low, high] = LEGENDS[page.state.show](page);
+  $('legend-text').textContent = low;
+  $('legend-end').textContent = high || '';
+  $('legend-bar').hidden = !high;
+  $('legend-bar').style.background = `linear-gradient(to right, ${page.data.viridis.join()})`;
+}
+
+function refreshDelta({delta, a}) {
+  $('delta').value = Math.log10(delta);
+  $('delta-says').textContent = delta.toPrecision(2);
+  $('delta').setAttribute('aria-valuetext', delta.toPrecision(2));
+  $('a').value = a;
+}
+
+// ---- the token
+
+function where(place, size) {
+  const [f, r, c] = split(place, size);
+  return `frame ${f}, row ${r}, column ${c}`;
+}
+
+function refreshFacts(page) {
+  const s = page.state, keys = s.other ? [s.order, s.other] : [s.order];
+  const delta = page.data.steps ? ` The model\u2019s mean \u0394 here: ${page.step(s.token).toPrecision(2)}.` : '';
+  $('token-says').textContent = sentence(where(s.token, s.size)) + delta;
+  head($('around'), ['neighbour', ...keys.flatMap(o => [page.option(o).label, 'left'])]);
+  rows($('around'), neighbours(s.token, s.size).map(o => [o.name, ...keys.flatMap(key => aroundCells(page, key, o.place))]));
+  head($('places'), ['order', 'place', 'of']);
+  rows($('places'), page.options().map(o => [o.label, ...rankCells(page, o.key)]));
+}
+
+function aroundCells(page, key, place) {
+  if (place === null) return ['\u2013', 'outside'];
+  const {rank} = page.path(key), {token} = page.state, steps = rank[place] - rank[token];
+  const heard = hears(rank[token], rank[place], page.state.direction);
+  return [`${steps > 0 ? '+' : '\u2212'}${Math.abs(steps)}`, heard ? percent(influence(rank[token], rank[place], page.state)) : 'read before'];
+}
+
+function rankCells(page, key) {
+  try { return [page.path(key).rank[page.state.token], count(page.state.size)]; } catch (e) { return ['\u2013', 'other size']; }
+}
+
+function head(table, texts) {
+  const row = element('tr');
+  row.append(...texts.map(o => element('th', o, {scope: 'col'})));
+  table.tHead.replaceChildren(row);
+}
+
+function rows(table, lines) {
+  table.tBodies[0].replaceChildren(...lines.map(([name, ...cells]) => {
+    const row = element('tr');
+    row.append(element('th', name, {scope: 'row'}), ...cells.map(o => element('td', o)));
+    return row;
+  }));
+}
+
+function tell(page) {
+  const s = page.state, {rank} = page.path(s.order);
+  announce(`${sentence(where(s.token, s.size))} Read at ${rank[s.token]} of ${rank.length - 1} in ${page.option(s.order).label}.`);
+}
+
+// ---- challenges
+
+function fillTasks(page) {
+  $('tasks').replaceChildren(...CHALLENGES.map((o, i) => {
+    const li = element('li'), button = element('button', 'Check', {type: 'button', 'aria-label': `Check: ${o.title}`});
+    const hint = element('details'), answer = element('p', '', {role: 'status'});
+    hint.append(element('summary', 'Hint'), element('span', o.hint));
+    button.onclick = () => checkTask(page, i, answer);
+    li.append(element('strong', o.title), element('p', o.text), button, hint, answer);
+    return li;
+  }));
+}
+
+function checkTask(page, i, answer = $('tasks').children[i].querySelector('[role=status]')) {
+  const s = page.state, found = CHALLENGES[i].check({...s, ...page.path(s.order), name: page.option(s.order).label,
+    curve: page.curve(s.order)});
+  answer.textContent = found.text;
+  answer.dataset.ok = found.ok;
+  return found;
+}
+
+// ---- listening
+
+function listen(page) {
+  const set = (id, key, read = o => o.value) => $(id).addEventListener('input', e => page.set({[key]: read(e.target)}));
+  for (const id of ['order', 'other']) $(id).onchange = e => choose(page, id, e.target.value);
+  set('show', 'show');
+  set('layer', 'layer', o => Number(o.value));
+  set('scan', 'scan', o => Number(o.value));
+  set('position', 'k', o => Number(o.value));
+  set('speed', 'speed', o => 10 ** o.value);
+  set('delta', 'delta', o => 10 ** o.value);
+  for (const name of ['direction', 'layout'])
+    for (const o of document.getElementsByName(name)) o.onchange = () => page.set({[name]: o.value});
+  $('a').onchange = e => readA(page, e.target);
+  for (const id of 'thw') $(id).onchange = () => readSize(page);
+  $('file').onchange = e => readFile(page, e.target);
+  $('play').onclick = () => toggle(page);
+  $('back').onclick = () => step(page, -1);
+  $('next').onclick = () => step(page, 1);
+  for (const o of page.panels) { pointAt(page, o.view); pointInto(page, o); }
+  document.addEventListener('keydown', e => keys(page, e));
+}
+
+function choose(page, id, key) {
+  if (!attempt(() => { if (key) page.path(key); page.set({[id]: key}); })) $(id).value = page.state[id];
+}
+
+function readA(page, input) {
+  const a = Number(input.value);
+  if (attempt(() => { if (!(a > 0)) throw new Error('|A| must be a number above 0'); })) page.set({a});
+  input.setAttribute('aria-invalid', !(a > 0));
+}
+
+function readSize(page) {
+  const size = {t: Number($('t').value), h: Number($('h').value), w: Number($('w').value)};
+  for (const key of 'thw') $(key).setAttribute('aria-invalid', !(Number.isInteger(size[key]) && size[key] > 0));
+  attempt(() => page.resize(size));
+}
+
+async function readFile(page, input) {
+  const file = input.files[0];
+  if (!file) return;
+  try {
+    page.clip = await clipFromFile(file);
+    complain('');
+    page.touch('size');
+    announce(`${file.name} lies behind the tokens now.`);
+  } catch (e) { complain(sentence(e.message)); }
+}
+
+function toggle(page) {
+  const s = page.state, end = s.k >= count(s.size) - 1;
+  page.set({playing: !s.playing, k: !s.playing && end ? 0 : s.k});
+}
+
+function step(page, by) {
+  const k = Math.max(0, Math.min(count(page.state.size) - 1, page.state.k + by));
+  page.set({k, playing: false});
+  const {order} = page.path(page.state.order), at = page.state.direction === 'backward' ? order.length - 1 - k : k;
+  announce(`${k}: ${where(order[at], page.state.size)}.`);
+}
+
+function select(page, place) {
+  page.set({token: place});
+  tell(page);
+}
+
+function pointAt(page, view) {
+  const {canvas} = view;
+  let from = null;
+  canvas.addEventListener('pointerdown', e => { from = {x: e.offsetX, y: e.offsetY, yaw: page.state.yaw, pitch: page.state.pitch}; });
+  canvas.addEventListener('pointermove', e => {
+    const dx = from ? e.offsetX - from.x : 0, dy = from ? e.offsetY - from.y : 0;
+    if (from && page.state.layout === 'stack' && (from.turned || Math.hypot(dx, dy) > 5)) {
+      from.turned = true;
+      return turn(page, from.yaw + dx / 150, from.pitch + dy / 150);
+    }
+    point(page, view.hit(e.offsetX, e.offsetY));
+  });
+  canvas.addEventListener('pointerup', e => {
+    const place = from && !from.turned ? view.hit(e.offsetX, e.offsetY) : null;
+    if (place !== null) select(page, place);
+    from = null;
+  });
+  for (const name of ['pointerleave', 'pointercancel']) canvas.addEventListener(name, () => { from = null; point(page, null); });
+}
+
+function point(page, place) {
+  if (place === page.hover) return;
+  page.hover = place;
+  for (const {view} of page.shown()) view.canvas.title = place === null ? '' :
+    `${where(place, page.state.size)}: read at ${view.path.rank[place]}`;
+  page.touch('picture');
+}
+
+function turn(page, yaw, pitch) {
+  page.set({yaw: Math.max(-1.4, Math.min(1.4, yaw)), pitch: Math.max(0, Math.min(1.2, pitch))});
+}
+
+// On the sequence: above, go there; below, choose the token.
+function pointInto(page, {view, ribbon}) {
+  ribbon.canvas.addEventListener('pointerdown', e => {
+    if (e.offsetY < 48) return page.set({k: ribbon.rankAt(e.offsetX), playing: false});
+    const place = ribbon.thumbAt(e.offsetX);
+    if (place !== null) select(page, place);
+  });
+}
+
+const MOVES = {ArrowLeft: [0, 0, -1], ArrowRight: [0, 0, 1], ArrowUp: [0, -1, 0], ArrowDown: [0, 1, 0],
+               PageUp: [-1, 0, 0], PageDown: [1, 0, 0]};
+
+function keys(page, e) {
+  const onView = e.target.classList?.contains('view');
+  if (!onView && e.target !== document.body || e.ctrlKey || e.metaKey || e.altKey) return;
+  if (act(page, e)) e.preventDefault();
+}
+
+function act(page, e) {
+  const s = page.state, last = count(s.size) - 1;
+  if (e.key === ' ') toggle(page);
+  else if (e.key === ',' || e.key === '.') step(page, e.key === '.' ? 1 : -1);
+  else if (e.key === 'Home' || e.key === 'End') page.set({k: e.key === 'Home' ? 0 : last, playing: false});
+  else if (MOVES[e.key] && e.shiftKey) turn(page, s.yaw + .1 * MOVES[e.key][2], s.pitch + .1 * MOVES[e.key][1]);
+  else if (MOVES[e.key]) go(page, MOVES[e.key]);
+  else return false;
+  return true;
+}
+
+function go(page, move) {
+  const at = split(page.state.token, page.state.size).map((x, i) => x + move[i]);
+  if (within(...at, page.state.size)) select(page, join(...at, page.state.size));
+  else announce('The clip ends here.');
+}

@@ -1,0 +1,225 @@
+// One order on one canvas. Each frame of tokens has a canvas of its own, a plane; a token that changes is painted there,
+// and the picture is put together from the planes.
+
+const TRAIL = 24; // hops to draw behind the head
+
+class View {
+  constructor(canvas, page) {
+    this.canvas = canvas;
+    this.page = page;
+    this.ctx = canvas.getContext('2d');
+    this.planes = [];
+    this.heads = []; // the places drawn as heads, forward first
+  }
+
+  // ---- size
+
+  fit() {
+    const scale = Math.min(2, window.devicePixelRatio || 1), box = this.canvas.getBoundingClientRect();
+    this.scale = scale;
+    this.width = Math.max(80, box.width);
+    this.height = Math.max(80, box.height);
+    this.canvas.width = Math.round(this.width * scale);
+    this.canvas.height = Math.round(this.height * scale);
+    this.place();
+    this.build();
+  }
+
+  // Where the planes lie: an origin and two edges for each, in pixels of the page.
+  place() {
+    const {size, layout} = this.page.state;
+    this.frames = layout === 'stack' ? this.stack(size) : this.strip(size);
+    const [u] = [this.frames[0].u];
+    this.cell = Math.max(3, Math.min(32, Math.ceil(Math.hypot(u[0], u[1]) * this.scale)));
+    if (layout === 'stack') this.cell = Math.max(4, Math.min(24, Math.ceil(this.zoom * this.scale)));
+  }
+
+  strip({t, h, w}) {
+    let best = {cell: 0};
+    for (let cols = 1; cols <= t; cols++) {
+      const rows = Math.ceil(t / cols);
+      const cell = Math.min((this.width - 8 * (cols + 1)) / (cols * w), (this.height - 8 * (rows + 1)) / (rows * h));
+      if (cell > best.cell) best = {cell, cols, rows};
+    }
+    const {cell, cols, rows} = best.cell > 0 ? best : {cell: 1, cols: t, rows: 1};
+    const left = (this.width - cols * w * cell - 8 * (cols - 1)) / 2;
+    const top = (this.height - rows * h * cell - 8 * (rows - 1)) / 2;
+    return Array.from({length: t}, (_, i) => ({
+      o: [left + (i % cols) * (w * cell + 8), top + Math.floor(i / cols) * (h * cell + 8)], u: [cell, 0], v: [0, cell]}));
+  }
+
+  stack({t, h, w}) {
+    const gap = this.gap({t, h, w}), corners = [];
+    for (const f of [0, t - 1]) for (const r of [0, h]) for (const c of [0, w]) corners.push(this.project(f * gap, r, c));
+    const xs = corners.map(p => p[0]), ys = corners.map(p => p[1]);
+    const [x0, x1, y0, y1] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
+    const zoom = this.zoom = Math.min((this.width - 24) / (x1 - x0), (this.height - 24) / (y1 - y0));
+    const shift = [(this.width - zoom * (x0 + x1)) / 2, (this.height - zoom * (y0 + y1)) / 2];
+    const at = (f, r, c) => this.project(f * gap, r, c).map((x, i) => zoom * x + shift[i]);
+    return Array.from({length: t}, (_, i) => {
+      const o = at(i, 0, 0), across = at(i, 0, 1), down = at(i, 1, 0);
+      return {o, u: [across[0] - o[0], across[1] - o[1]], v: [down[0] - o[0], down[1] - o[1]]};
+    });
+  }
+
+  gap({t, h, w}) { return t > 1 ? Math.max(.9, 2.2 * Math.max(h, w) / (t - 1)) : 1; }
+
+  // Seen from the side and a little from above; no perspective, so that a plane stays a parallelogram.
+  project(z, y, x) {
+    const {yaw, pitch} = this.page.state, depth = z * Math.cos(yaw) - x * Math.sin(yaw);
+    return [x * Math.cos(yaw) + z * Math.sin(yaw), y * Math.cos(pitch) - depth * Math.sin(pitch)];
+  }
+
+  // Frames from the farthest to the nearest.
+  depths() {
+    const t = this.page.state.size.t, far = Array.from({length: t}, (_, i) => i);
+    return this.page.state.layout === 'stack' && Math.cos(this.page.state.yaw) > 0 ? far.reverse() : far;
+  }
+
+  // ---- planes
+
+  build() {
+    const {t, h, w} = this.page.state.size;
+    this.planes = Array.from({length: t}, (_, i) => {
+      const canvas = sheet(w * this.cell, h * this.cell);
+      return {ctx: canvas.getContext('2d'), canvas, picture: this.picture(i, canvas)};
+    });
+    this.repaint();
+  }
+
+  picture(i, plane) {
+    const clip = this.page.clip;
+    if (!clip) return null;
+    const canvas = sheet(plane.width, plane.height), ctx = canvas.getContext('2d'), frame = clip.at(i, this.page.state.size.t);
+    ctx.imageSmoothingEnabled = frame.width > plane.width / 2;
+    ctx.drawImage(frame, 0, 0, plane.width, plane.height);
+    return canvas;
+  }
+
+  repaint() {
+    const n = count(this.page.state.size);
+    for (const plane of this.planes) this.ground(plane);
+    for (let p = 0; p < n; p++) this.paint(p, false);
+  }
+
+  ground({ctx, canvas, picture}) {
+    ctx.fillStyle = this.page.theme.line;
+    ctx.fillRect(0, 0, canvas.width, canvas.height);
+    if (picture) ctx.drawImage(picture, 0, 0);
+  }
+
+  paint(place, afresh = true) {
+    const [f, r, c] = split(place, this.page.state.size), plane = this.planes[f], d = this.cell, inner = d > 4 ? d - 1 : d;
+    const x = c * d, y = r * d;
+    if (afresh && plane.picture) plane.ctx.drawImage(plane.picture, x, y, inner, inner, x, y, inner, inner);
+    if (!plane.picture) { plane.ctx.fillStyle = this.page.theme.cell; plane.ctx.fillRect(x, y, inner, inner); }
+    plane.ctx.fillStyle = this.page.shade(place, this);
+    plane.ctx.fillRect(x, y, inner, inner);
+  }
+
+  // Paint the tokens that were read, or unread again, between two positions.
+  advance(from, to) {
+    const {order} = this.path, last = order.length - 1, {direction} = this.page.state;
+    const [lo, hi] = from < to ? [from, to] : [to, from];
+    if (hi - lo > order.length / 3) return this.repaint();
+    for (let k = lo; k <= hi; k++) {
+      if (direction !== 'backward') this.paint(order[k]);
+      if (direction !== 'forward') this.paint(order[last - k]);
+    }
+  }
+
+  // ---- the picture
+
+  compose() {
+    const {ctx, scale} = this;
+    ctx.setTransform(1, 0, 0, 1, 0, 0);
+    ctx.clearRect(0, 0, this.canvas.width, this.canvas.height);
+    ctx.imageSmoothingEnabled = true;
+    for (const i of this.depths()) {
+      const {o, u, v} = this.frames[i], k = scale / this.cell;
+      ctx.setTransform(u[0] * k, u[1] * k, v[0] * k, v[1] * k, o[0] * scale, o[1] * scale);
+      ctx.drawImage(this.planes[i].canvas, 0, 0);
+    }
+    ctx.setTransform(scale, 0, 0, scale, 0, 0);
+    this.marks();
+    this.walkers();
+  }
+
+  marks() {
+    const {token, size} = this.page.state, {ink, paper} = this.page.theme;
+    for (const o of neighbours(token, size)) if (o.place !== null) {
+      this.outline(o.place, paper, 3.5);
+      this.outline(o.place, ink, 1.2);
+    }
+    if (this.page.hover !== null) this.outline(this.page.hover, ink, 1.5);
+    this.outline(token, paper, 6);
+    this.outline(token, ink, 3);
+  }
+
+  walkers() {
+    const {direction, k} = this.page.state, {order} = this.path, last = order.length - 1;
+    this.heads = [];
+    if (direction !== 'backward') this.walker(i => order[i], k, false);
+    if (direction !== 'forward') this.walker(i => order[last - i], k, true);
+  }
+
+  // The last hops and the head: solid and filled forward, dashed and hollow backward.
+  walker(place, k, backward) {
+    const {ctx} = this, from = Math.max(0, k - TRAIL), {paper} = this.page.theme;
+    for (const [color, width] of [[paper, 5], [this.color, 2.2]]) {
+      ctx.beginPath();
+      for (let i = from; i <= k; i++) ctx.lineTo(...this.middle(place(i)));
+      ctx.setLineDash(backward ? [6, 4] : []);
+      ctx.strokeStyle = color;
+      ctx.lineWidth = width;
+      ctx.lineJoin = 'round';
+      ctx.stroke();
+    }
+    ctx.setLineDash([]);
+    this.head(place(k), backward);
+  }
+
+  head(place, backward) {
+    const {ctx} = this, {paper} = this.page.theme;
+    ctx.beginPath();
+    ctx.arc(...this.middle(place), 7, 0, 7);
+    ctx.fillStyle = backward ? paper : this.color;
+    ctx.strokeStyle = backward ? this.color : paper;
+    ctx.lineWidth = 2.5;
+    ctx.fill();
+    ctx.stroke();
+    this.heads.push(place);
+  }
+
+  corner(f, r, c) {
+    const {o, u, v} = this.frames[f];
+    return [o[0] + c * u[0] + r * v[0], o[1] + c * u[1] + r * v[1]];
+  }
+
+  middle(place) {
+    const [f, r, c] = split(place, this.page.state.size);
+    return this.corner(f, r + .5, c + .5);
+  }
+
+  outline(place, color, width) {
+    const [f, r, c] = split(place, this.page.state.size), {ctx} = this;
+    ctx.beginPath();
+    for (const [dr, dc] of [[0, 0], [0, 1], [1, 1], [1, 0]]) ctx.lineTo(...this.corner(f, r + dr, c + dc));
+    ctx.closePath();
+    ctx.strokeStyle = color;
+    ctx.lineWidth = width;
+    ctx.lineJoin = 'round';
+    ctx.stroke();
+  }
+
+  // The token under a point of the canvas, or null.
+  hit(x, y) {
+    const {size} = this.page.state;
+    for (const i of this.depths().reverse()) {
+      const {o, u, v} = this.frames[i], det = u[0] * v[1] - u[1] * v[0], dx = x - o[0], dy = y - o[1];
+      const c = Math.floor((dx * v[1] - dy * v[0]) / det), r = Math.floor((dy * u[0] - dx * u[1]) / det);
+      if (within(i, r, c, size)) return join(i, r, c, size);
+    }
+    return null;
+  }
+}
