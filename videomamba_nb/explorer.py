@@ -6,17 +6,17 @@
 __all__ = ['page_curves', 'page_orders', 'order_lists', 'clip_frames', 'frame_sheet', 'model_steps', 'explorer_html',
            'save_explorer', 'ExplorerPage', 'explore']
 
-# %% ../nbs/60_explorer.ipynb #1c2c4e8f
+# %% ../nbs/60_explorer.ipynb #50b5cb52
 import base64
 import html
 import io
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import torch
+from matplotlib.colors import to_hex
 from matplotlib.image import imsave
 from torch import Tensor
 
@@ -25,10 +25,10 @@ from .core import atomic_write, need
 from .data import center_crop, normalize, read_video, resize_short, sample_frames
 from .evaluate import clip_size
 from .model import VideoMamba, delta_maps, load_model
-from .scan_order import inverse, list_orders, permutations, spatial_first, temporal_first
+from .scan_order import list_orders, permutations, spatial_first, temporal_first
 from .viz import SCAN_COLORS
 
-# %% ../nbs/60_explorer.ipynb #8233cd7e
+# %% ../nbs/60_explorer.ipynb #6d6d765e
 def _columns(t, h, w): return torch.arange(t*h*w).view(t, h, w).transpose(1, 2).flatten()
 
 _PROBES = ((2,3,4), (3,2,5), (4,4,3))
@@ -44,10 +44,13 @@ def _paths(name, order, t, h, w):
     for path in found:
         whole = isinstance(path, Tensor) and path.dtype == torch.int64 and path.shape == (n,)
         if not whole or not torch.equal(path.sort().values, torch.arange(n)):
-            raise ValueError(f'{name} is no order of {t} x {h} x {w} tokens: it must hold each place from 0 to {n-1} once')
+            raise ValueError(f'{name} is no order of {t} x {h} x {w} tokens: '
+                             f'it must hold each place from 0 to {n-1} once')
     return found
 
-# %% ../nbs/60_explorer.ipynb #80723bb7
+# %% ../nbs/60_explorer.ipynb #ef416f45
+_EDGES = 'frames, rows and columns'
+
 def _same(a, b): return all(torch.equal(x, y) for x,y in zip(a, b))
 
 def page_orders(
@@ -57,7 +60,7 @@ def page_orders(
     orders:dict | None=None, # More orders: name -> function (t, h, w) -> places in reading order
 )->dict: # Name -> its paths: the name of a curve, or a size and a list of places
     "Every registered order as the page takes it; `ValueError` for one that is no permutation."
-    if min(t, h, w) < 1: raise ValueError(f'a clip needs 1 or more frames, rows and columns, found {t} x {h} x {w}')
+    if min(t, h, w) < 1: raise ValueError(f'a clip needs 1 or more {_EDGES}, found {t} x {h} x {w}')
     sizes = [*_PROBES, (t, h, w)]
     known = {k: [permutations(o, *s)[0] for s in sizes] for k,o in page_curves().items()}
     def travel(seen):
@@ -67,7 +70,7 @@ def page_orders(
     every = {k: k for k in list_orders()} | (orders or {})
     return {k: [travel(seen) for seen in zip(*(_paths(k, o, *s) for s in sizes))] for k,o in every.items()}
 
-# %% ../nbs/60_explorer.ipynb #fb28c20f
+# %% ../nbs/60_explorer.ipynb #6075ff02
 def order_lists(
     t:int, # Frames of tokens
     h:int, # Rows
@@ -76,20 +79,21 @@ def order_lists(
 )->dict: # 'size' and 'paths' (name -> lists of places), or 'error'
     "All orders of one size for the page, or the reason why there are none."
     if not all(isinstance(n, int) and n > 0 for n in (t, h, w)):
-        return dict(error=f'A clip needs 1 or more frames, rows and columns, found {t} x {h} x {w}.')
+        return dict(error=f'A clip needs 1 or more {_EDGES}, found {t} x {h} x {w}.')
     every = {k: k for k in list_orders()} | (orders or {})
     try: paths = {k: [p.tolist() for p in _paths(k, o, t, h, w)] for k,o in every.items()}
     except Exception as e: return dict(error=str(e))
     return dict(size=dict(t=t, h=h, w=w), paths=paths)
 
-# %% ../nbs/60_explorer.ipynb #a0d99a26
+# %% ../nbs/60_explorer.ipynb #6757d8db
 def clip_frames(
     clip:str | Path | np.ndarray, # A video file, or frames (t, h, w, 3) as bytes
     most:int=16, # Frames to keep
 )->np.ndarray: # (at most `most`, h, w, 3) bytes
     "Read a clip for the page; `VideoError` for a bad file, `ValueError` for what is no clip."
     if isinstance(clip, (str, Path)): return read_video(clip, most)
-    if not (isinstance(clip, np.ndarray) and clip.dtype == np.uint8 and clip.ndim == 4 and clip.shape[-1] == 3 and clip.size):
+    fits = isinstance(clip, np.ndarray) and clip.dtype == np.uint8 and clip.ndim == 4
+    if not (fits and clip.shape[-1] == 3 and clip.size):
         found = f'{clip.dtype} {clip.shape}' if isinstance(clip, np.ndarray) else type(clip).__name__
         raise ValueError(f'a clip is a video file or uint8 frames (t, h, w, 3), found {found}')
     return clip[sample_frames(len(clip), most)] if len(clip) > most else clip
@@ -105,11 +109,11 @@ def frame_sheet(
     imsave(out, np.concatenate(list(frames), 1), format='jpg', pil_kwargs=dict(quality=88, subsampling=0))
     return dict(src='data:image/jpeg;base64,'+base64.b64encode(out.getvalue()).decode(), frames=len(frames))
 
-# %% ../nbs/60_explorer.ipynb #cdc0995a
+# %% ../nbs/60_explorer.ipynb #b2a8eded
 def model_steps(
     model:VideoMamba, # A clip model; in eval mode afterwards
     frames:np.ndarray, # (t, h, w, 3) bytes
-)->tuple: # What the model read, (t, s, s, 3) bytes, and for the page 'grid' and 'values' [layer][direction][place]
+)->tuple: # What the model read, (t, s, s, 3) bytes; for the page 'grid', 'values' [layer][direction][place]
     "Mean step of every token in every layer and direction; `ValueError` for a model of other clips."
     n,side = clip_size(model)
     seen = center_crop(resize_short(frames[sample_frames(len(frames), n)], side), side)
@@ -118,7 +122,7 @@ def model_steps(
     values = [[[float(f'{v:.3g}') for v in row] for row in layer] for layer in maps.tolist()]
     return seen, dict(grid=list(model.grid), values=values)
 
-# %% ../nbs/60_explorer.ipynb #6bdebdfd
+# %% ../nbs/60_explorer.ipynb #2bd47e95
 _WEB = Path(videomamba_nb.__file__).parent/'web'
 _SCRIPTS = 'orders','facts','clip','view','ribbon','page','controls','main'
 
@@ -131,18 +135,19 @@ def _page(data):
     for k,part in parts.items(): text = text.replace(f'/*{k}*/', part)
     return text
 
-def _viridis(n=64): return [matplotlib.colors.to_hex(c) for c in matplotlib.colormaps['viridis'](np.linspace(0, 1, n))]
+def _viridis(): return [to_hex(c) for c in matplotlib.colormaps['viridis'](np.linspace(0, 1, 64))]
 
 def _start(order, other, show, found):
     "The first choices, or `ValueError`."
     first = lambda name: name if len(found[name]) == 1 else f'{name}#0'
     for name in (order, other):
-        if name and name not in found: raise ValueError(f'unknown scan order {name!r}; known: {", ".join(found)}')
+        if name and name not in found:
+            raise ValueError(f'unknown scan order {name!r}; known: {", ".join(found)}')
     return dict(order=first(order), other=first(other) if other else '', show=show)
 
-# %% ../nbs/60_explorer.ipynb #b767a29a
+# %% ../nbs/60_explorer.ipynb #fb6bbfc6
 def explorer_html(
-    clip:str | Path | np.ndarray | None=None, # A video file or frames (t, h, w, 3) as bytes; bare tokens if left out
+    clip:str | Path | np.ndarray | None=None, # As in `clip_frames`; bare tokens if left out
     t:int | None=None, # Frames of tokens; 8, or what the model has
     h:int | None=None, # Rows; 14, or what the model has
     w:int | None=None, # Columns; 14, or what the model has

@@ -50,9 +50,10 @@ function refresh(page, changed) {
   if (changed('k') || changed('size')) refreshPosition(s);
   if (changed('playing')) $('play').textContent = s.playing ? 'Pause' : 'Play';
   if (changed('size')) for (const key of 'thw') { $(key).value = s.size[key]; $(key).removeAttribute('aria-invalid'); }
-  if (['order', 'other', 'layout', 'show', 'direction', 'layer', 'scan', 'size', 'speed'].some(changed)) refreshChoices(page);
-  if (['delta', 'a'].some(changed)) refreshDelta(s);
-  if (['token', 'order', 'other', 'direction', 'delta', 'a', 'size', 'layer', 'scan'].some(changed)) refreshFacts(page);
+  const any = names => names.split(' ').some(changed);
+  if (any('order other layout show direction layer scan size speed')) refreshChoices(page);
+  if (any('delta a')) refreshDelta(s);
+  if (any('token order other direction delta a size layer scan')) refreshFacts(page);
 }
 
 function refreshPosition({k, size}) {
@@ -78,13 +79,15 @@ function refreshChoices(page) {
 function caption(page, i, key) {
   const label = page.option(key).label, figure = page.panels[i].box, name = element('span', label);
   name.style.borderBottom = `3px solid ${page.data.colors[page.option(key).name] || page.theme.other}`;
-  const size = element('small', ` ${says(page.state.size)} tokens, read ${page.state.direction === 'both' ? 'both ways' : page.state.direction}`);
-  figure.querySelector('figcaption').replaceChildren(name, size);
+  const {size, direction} = page.state, way = direction === 'both' ? 'both ways' : direction;
+  const facts = element('small', ` ${says(size)} tokens, read ${way} `), pointed = element('small', '', {class: 'pointed'});
+  figure.querySelector('figcaption').replaceChildren(name, facts, pointed);
   figure.querySelector('.view').setAttribute('aria-label', `Clip in the order ${label}`);
   figure.querySelector('.ribbon').setAttribute('aria-label', `The sequence of ${label}, from the first token to the last`);
 }
 
-const LEGENDS = {progress: () => ['Coloured tokens are read, pale ones are not. Filled head: forward, hollow head: backward.'],
+const LEGENDS = {
+  progress: () => ['Coloured tokens are read, pale ones are not. Filled head: forward, hollow head: backward.'],
   rank: page => ['read first', `read last, ${count(page.state.size) - 1}`],
   influence: () => ['none of the influence of the token is left', 'all of it'],
   steps: page => page.stepRange().map(o => `\u0394 = ${o.toPrecision(2)}`)};
@@ -125,11 +128,14 @@ function aroundCells(page, key, place) {
   if (place === null) return ['\u2013', 'outside'];
   const {rank} = page.path(key), {token} = page.state, steps = rank[place] - rank[token];
   const heard = hears(rank[token], rank[place], page.state.direction);
-  return [`${steps > 0 ? '+' : '\u2212'}${Math.abs(steps)}`, heard ? percent(influence(rank[token], rank[place], page.state)) : 'read before'];
+  const left = heard ? percent(influence(rank[token], rank[place], page.state)) : 'read before';
+  return [`${steps > 0 ? '+' : '\u2212'}${Math.abs(steps)}`, left];
 }
 
 function rankCells(page, key) {
-  try { return [page.path(key).rank[page.state.token], count(page.state.size)]; } catch (e) { return ['\u2013', 'other size']; }
+  try {
+    return [page.path(key).rank[page.state.token], count(page.state.size)];
+  } catch (e) { return ['\u2013', 'other size']; }
 }
 
 function head(table, texts) {
@@ -147,8 +153,8 @@ function rows(table, lines) {
 }
 
 function tell(page) {
-  const s = page.state, {rank} = page.path(s.order);
-  announce(`${sentence(where(s.token, s.size))} Read at ${rank[s.token]} of ${rank.length - 1} in ${page.option(s.order).label}.`);
+  const s = page.state, {rank} = page.path(s.order), {label} = page.option(s.order);
+  announce(`${sentence(where(s.token, s.size))} Read at ${rank[s.token]} of ${rank.length - 1} in ${label}.`);
 }
 
 // ---- challenges
@@ -219,7 +225,7 @@ async function readFile(page, input) {
     complain('');
     page.touch('size');
     announce(`${file.name} lies behind the tokens now.`);
-  } catch (e) { complain(sentence(e.message)); }
+  } catch (e) { complain(`${e.message}.`); }
 }
 
 function toggle(page) {
@@ -242,7 +248,9 @@ function select(page, place) {
 function pointAt(page, view) {
   const {canvas} = view;
   let from = null;
-  canvas.addEventListener('pointerdown', e => { from = {x: e.offsetX, y: e.offsetY, yaw: page.state.yaw, pitch: page.state.pitch}; });
+  canvas.addEventListener('pointerdown', e => {
+    from = {x: e.offsetX, y: e.offsetY, yaw: page.state.yaw, pitch: page.state.pitch};
+  });
   canvas.addEventListener('pointermove', e => {
     const dx = from ? e.offsetX - from.x : 0, dy = from ? e.offsetY - from.y : 0;
     if (from && page.state.layout === 'stack' && (from.turned || Math.hypot(dx, dy) > 5)) {
@@ -256,13 +264,14 @@ function pointAt(page, view) {
     if (place !== null) select(page, place);
     from = null;
   });
-  for (const name of ['pointerleave', 'pointercancel']) canvas.addEventListener(name, () => { from = null; point(page, null); });
+  const leave = () => { from = null; point(page, null); };
+  for (const name of ['pointerleave', 'pointercancel']) canvas.addEventListener(name, leave);
 }
 
 function point(page, place) {
   if (place === page.hover) return;
   page.hover = place;
-  for (const {view} of page.shown()) view.canvas.title = place === null ? '' :
+  for (const {box, view} of page.shown()) box.querySelector('.pointed').textContent = place === null ? '' :
     `${where(place, page.state.size)}: read at ${view.path.rank[place]}`;
   page.touch('picture');
 }

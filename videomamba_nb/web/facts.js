@@ -79,7 +79,8 @@ const CHALLENGES = [
    text: 'Find an order in which the token one frame later is at most 14 steps away, for every token.',
    hint: 'What if a place were read through all frames before the next place?'},
   {title: 'Long memory', check: checkFrameMemory,
-   text: 'Keep spatial_first. Choose a step size \u0394 that leaves at least half of a token\u2019s influence one frame later.',
+   text: 'Keep spatial_first. Choose a step size \u0394 that leaves at least half of a token\u2019s influence ' +
+     'one frame later.',
    hint: 'A frame later is rows \u00d7 columns steps later. Halving takes 0.69 / (\u0394|A|) steps.'},
   {title: 'Six ears', check: checkSixEars,
    text: 'Choose a token, a direction and \u0394 so that at least 1 % reaches each of its six neighbours.',

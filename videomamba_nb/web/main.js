@@ -10,16 +10,21 @@ function boot() {
   fillTasks(page);
   listen(page);
   refresh(page, () => true);
-  if (page.data.clip) clipFromSheet(page.data.clip).then(o => { page.clip = o; page.touch('size'); }, e => complain(sentence(e.message)));
+  if (page.data.clip) showSheet(page);
   growFrame();
   return page;
+}
+
+function showSheet(page) {
+  clipFromSheet(page.data.clip).then(o => { page.clip = o; page.touch('size'); }, e => complain(sentence(e.message)));
 }
 
 // In a notebook the page lies in a frame, which grows with it.
 function growFrame() {
   let frame = null;
   try { frame = window.frameElement; } catch (e) { return; } // a frame of another site
-  if (frame) new ResizeObserver(() => { frame.style.height = `${document.body.scrollHeight + 4}px`; }).observe(document.body);
+  const grow = () => { frame.style.height = `${document.body.scrollHeight + 4}px`; };
+  if (frame) new ResizeObserver(grow).observe(document.body);
 }
 
 // The places at which the heads are drawn, from the first position to the last.
@@ -50,6 +55,11 @@ window.explorer = {
   options: () => page.options(),
   order: (key, t, h, w) => Array.from(page.order(key, {t, h, w})),
   walk: () => walk(page),
+  // Where a token lies in the window.
+  spot: (place, panel = 0) => {
+    const {view} = page.panels[panel], box = view.canvas.getBoundingClientRect(), [x, y] = view.middle(place);
+    return [box.x + x, box.y + y];
+  },
   check: i => checkTask(page, i),
   neighbours: () => neighbours(page.state.token, page.state.size),
   measure: frames => measure(page, frames),

@@ -33,7 +33,8 @@ class Page {
   options() {
     const source = this.kernel ? this.kernel.paths : this.data.orders;
     return Object.entries(source).flatMap(([name, paths]) => paths.map((_, i) => paths.length > 1 ?
-      {key: `${name}#${i}`, name, i, label: `${name}, path ${i + 1} of ${paths.length}`} : {key: name, name, i, label: name}));
+      {key: `${name}#${i}`, name, i, label: `${name}, path ${i + 1} of ${paths.length}`} :
+      {key: name, name, i, label: name}));
   }
 
   option(key) { return this.options().find(o => o.key === key); }
@@ -57,19 +58,21 @@ class Page {
     const found = this.data.orders[o.name][o.i];
     if (typeof found === 'string') return CURVES[found](size.t, size.h, size.w);
     if (same(found.size, size)) return Int32Array.from(found.path);
-    throw new Error(`${o.name} was computed in Python for ${says(found.size)} tokens, and this page cannot make it for others`);
+    throw new Error(`${o.name} was computed in Python for ${says(found.size)} tokens; this page cannot make it for others`);
   }
 
   path(key, size = this.state.size) {
     const name = `${key} ${says(size)}`;
     if (!this.paths.has(name)) {
       const order = this.order(key, size);
+      if (this.paths.size > 60) this.paths.clear();
       this.paths.set(name, {order, rank: inverse(order)});
     }
     return this.paths.get(name);
   }
 
-  curve(key) { const o = this.option(key); return o.name === 'spatial_first' ? 'spatial_first' : this.data.orders[o.name]?.[o.i]; }
+  // The name of the curve behind an order, if the page knows it.
+  curve(key) { const {name, i} = this.option(key); return this.data.orders[name]?.[i]; }
 
   // ---- changes
 

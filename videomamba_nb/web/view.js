@@ -1,7 +1,8 @@
-// One order on one canvas. Each frame of tokens has a canvas of its own, a plane; a token that changes is painted there,
-// and the picture is put together from the planes.
+// One order on one canvas. Each frame of tokens has a canvas of its own, a plane. A token that changes is painted there,
+// and only the box around it is put together again from the planes. Marks and heads come on top.
 
 const TRAIL = 24; // hops to draw behind the head
+const PATCHES = 60; // with more changed tokens than this, everything is put together again
 
 class View {
   constructor(canvas, page) {
@@ -9,6 +10,8 @@ class View {
     this.page = page;
     this.ctx = canvas.getContext('2d');
     this.planes = [];
+    this.changed = []; // tokens painted since the last picture
+    this.whole = true; // everything is
     this.heads = []; // the places drawn as heads, forward first
   }
 
@@ -21,7 +24,10 @@ class View {
     this.height = Math.max(80, box.height);
     this.canvas.width = Math.round(this.width * scale);
     this.canvas.height = Math.round(this.height * scale);
+    this.base = sheet(this.canvas.width, this.canvas.height).getContext('2d');
     this.place();
+    const {u} = this.frames[0], side = this.page.state.layout === 'stack' ? this.zoom : Math.hypot(...u);
+    this.cell = Math.max(4, Math.min(28, Math.ceil(side * scale))); // pixels of a plane along a token
     this.build();
   }
 
@@ -29,9 +35,7 @@ class View {
   place() {
     const {size, layout} = this.page.state;
     this.frames = layout === 'stack' ? this.stack(size) : this.strip(size);
-    const [u] = [this.frames[0].u];
-    this.cell = Math.max(3, Math.min(32, Math.ceil(Math.hypot(u[0], u[1]) * this.scale)));
-    if (layout === 'stack') this.cell = Math.max(4, Math.min(24, Math.ceil(this.zoom * this.scale)));
+    this.whole = true;
   }
 
   strip({t, h, w}) {
@@ -49,10 +53,7 @@ class View {
   }
 
   stack({t, h, w}) {
-    const gap = this.gap({t, h, w}), corners = [];
-    for (const f of [0, t - 1]) for (const r of [0, h]) for (const c of [0, w]) corners.push(this.project(f * gap, r, c));
-    const xs = corners.map(p => p[0]), ys = corners.map(p => p[1]);
-    const [x0, x1, y0, y1] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
+    const gap = this.gap({t, h, w}), [x0, x1, y0, y1] = this.bounds(gap * (t - 1), h, w);
     const zoom = this.zoom = Math.min((this.width - 24) / (x1 - x0), (this.height - 24) / (y1 - y0));
     const shift = [(this.width - zoom * (x0 + x1)) / 2, (this.height - zoom * (y0 + y1)) / 2];
     const at = (f, r, c) => this.project(f * gap, r, c).map((x, i) => zoom * x + shift[i]);
@@ -60,6 +61,13 @@ class View {
       const o = at(i, 0, 0), across = at(i, 0, 1), down = at(i, 1, 0);
       return {o, u: [across[0] - o[0], across[1] - o[1]], v: [down[0] - o[0], down[1] - o[1]]};
     });
+  }
+
+  // Left, right, top and bottom of the block.
+  bounds(deep, h, w) {
+    const corners = [0, deep].flatMap(z => [0, h].flatMap(y => [0, w].map(x => this.project(z, y, x))));
+    const xs = corners.map(p => p[0]), ys = corners.map(p => p[1]);
+    return [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
   }
 
   gap({t, h, w}) { return t > 1 ? Math.max(.9, 2.2 * Math.max(h, w) / (t - 1)) : 1; }
@@ -90,7 +98,8 @@ class View {
   picture(i, plane) {
     const clip = this.page.clip;
     if (!clip) return null;
-    const canvas = sheet(plane.width, plane.height), ctx = canvas.getContext('2d'), frame = clip.at(i, this.page.state.size.t);
+    const canvas = sheet(plane.width, plane.height), ctx = canvas.getContext('2d');
+    const frame = clip.at(i, this.page.state.size.t);
     ctx.imageSmoothingEnabled = frame.width > plane.width / 2;
     ctx.drawImage(frame, 0, 0, plane.width, plane.height);
     return canvas;
@@ -100,6 +109,7 @@ class View {
     const n = count(this.page.state.size);
     for (const plane of this.planes) this.ground(plane);
     for (let p = 0; p < n; p++) this.paint(p, false);
+    this.whole = true;
   }
 
   ground({ctx, canvas, picture}) {
@@ -115,6 +125,7 @@ class View {
     if (!plane.picture) { plane.ctx.fillStyle = this.page.theme.cell; plane.ctx.fillRect(x, y, inner, inner); }
     plane.ctx.fillStyle = this.page.shade(place, this);
     plane.ctx.fillRect(x, y, inner, inner);
+    if (afresh) this.changed.push(place);
   }
 
   // Paint the tokens that were read, or unread again, between two positions.
@@ -131,18 +142,40 @@ class View {
   // ---- the picture
 
   compose() {
-    const {ctx, scale} = this;
+    const {ctx, scale} = this, {width, height} = this.canvas;
+    if (this.whole || this.changed.length > PATCHES) this.assemble(0, 0, width, height);
+    else for (const place of this.changed) this.assemble(...this.box(place));
+    this.whole = false;
+    this.changed = [];
     ctx.setTransform(1, 0, 0, 1, 0, 0);
-    ctx.clearRect(0, 0, this.canvas.width, this.canvas.height);
-    ctx.imageSmoothingEnabled = true;
-    for (const i of this.depths()) {
-      const {o, u, v} = this.frames[i], k = scale / this.cell;
-      ctx.setTransform(u[0] * k, u[1] * k, v[0] * k, v[1] * k, o[0] * scale, o[1] * scale);
-      ctx.drawImage(this.planes[i].canvas, 0, 0);
-    }
+    ctx.clearRect(0, 0, width, height);
+    ctx.drawImage(this.base.canvas, 0, 0);
     ctx.setTransform(scale, 0, 0, scale, 0, 0);
     this.marks();
     this.walkers();
+  }
+
+  // Put the planes together inside a box, in pixels of the canvas.
+  assemble(x, y, width, height) {
+    const {base, scale} = this, k = scale / this.cell;
+    base.save();
+    base.beginPath();
+    base.rect(x, y, width, height);
+    base.clip();
+    base.clearRect(x, y, width, height);
+    for (const i of this.depths()) {
+      const {o, u, v} = this.frames[i];
+      base.setTransform(u[0] * k, u[1] * k, v[0] * k, v[1] * k, o[0] * scale, o[1] * scale);
+      base.drawImage(this.planes[i].canvas, 0, 0);
+    }
+    base.restore();
+  }
+
+  // The box around a token: left, top, width and height.
+  box(place) {
+    const corners = this.corners(place), [xs, ys] = [0, 1].map(i => corners.map(p => p[i] * this.scale));
+    const x = Math.floor(Math.min(...xs)) - 1, y = Math.floor(Math.min(...ys)) - 1;
+    return [x, y, Math.ceil(Math.max(...xs)) + 1 - x, Math.ceil(Math.max(...ys)) + 1 - y];
   }
 
   marks() {
@@ -196,15 +229,20 @@ class View {
     return [o[0] + c * u[0] + r * v[0], o[1] + c * u[1] + r * v[1]];
   }
 
+  corners(place) {
+    const [f, r, c] = split(place, this.page.state.size);
+    return [[0, 0], [0, 1], [1, 1], [1, 0]].map(([dr, dc]) => this.corner(f, r + dr, c + dc));
+  }
+
   middle(place) {
     const [f, r, c] = split(place, this.page.state.size);
     return this.corner(f, r + .5, c + .5);
   }
 
   outline(place, color, width) {
-    const [f, r, c] = split(place, this.page.state.size), {ctx} = this;
+    const {ctx} = this;
     ctx.beginPath();
-    for (const [dr, dc] of [[0, 0], [0, 1], [1, 1], [1, 0]]) ctx.lineTo(...this.corner(f, r + dr, c + dc));
+    for (const corner of this.corners(place)) ctx.lineTo(...corner);
     ctx.closePath();
     ctx.strokeStyle = color;
     ctx.lineWidth = width;
