@@ -122,9 +122,9 @@ def model_steps(
     values = [[[float(f'{v:.3g}') for v in row] for row in layer] for layer in maps.tolist()]
     return seen, dict(grid=list(model.grid), values=values)
 
-# %% ../nbs/60_explorer.ipynb #2bd47e95
+# %% ../nbs/60_explorer.ipynb #d4147662
 _WEB = Path(videomamba_nb.__file__).parent/'web'
-_SCRIPTS = 'orders','facts','clip','view','ribbon','page','controls','main'
+_SCRIPTS = 'orders','facts','clip','view','ribbon','page','controls','input','main'
 
 def _web(name): return (_WEB/name).read_text(encoding='utf-8')
 

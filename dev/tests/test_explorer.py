@@ -17,7 +17,7 @@ from urllib.request import urlopen
 
 import numpy as np
 import pytest
-from notebooks import NBS, ROOT
+from notebooks import LIB, NBS, ROOT
 
 from videomamba_nb.evaluate import shipped_weights
 from videomamba_nb.explorer import explorer_html, page_curves, save_explorer
@@ -89,6 +89,13 @@ def test_the_page_is_small(record_property):
     kb = len(explorer_html(t=16).encode())/1000
     say(record_property, page_kb=round(kb, 1))
     assert kb <= 200
+
+def test_its_source_is_for_people():
+    "Short files, short lines, and no address of another site but those of standards."
+    for p in (LIB/'web').iterdir():
+        lines = p.read_text(encoding='utf-8').splitlines()
+        assert len(lines) <= 280 and max(map(len, lines)) <= 125, p.name
+        assert 'http' not in ''.join(lines), p.name
 
 def test_curves_are_told_by_name():
     "Every registered order that the page has a curve for stays short, at any size."
