@@ -51,7 +51,8 @@ function checkNextFrame(s) {
   const small = onScreen(s.size, 4, 7, 7), hop = longestFrameHop(s.rank, s.size);
   if (small) return {ok: false, text: small};
   if (hop > 14) return {ok: false, text: `Not yet: with ${s.name} the next frame is up to ${hop} steps away.`};
-  return {ok: true, text: `Yes: with ${s.name} the same place one frame later is at most ${hop} step${hop > 1 ? 's' : ''} away.`};
+  const steps = `${hop} step${hop > 1 ? 's' : ''}`;
+  return {ok: true, text: `Yes: with ${s.name} the same place one frame later is at most ${steps} away.`};
 }
 
 function checkFrameMemory(s) {

@@ -16,7 +16,7 @@ class Page {
       speed: 32, token: 0, delta: .01, a: 1, layer: 0, scan: 0, yaw: .85, pitch: .42, ...data.start, size: data.size};
     this.state.order ||= this.options()[0].key;
     this.state.token = middleToken(this.state.size);
-    this.ramp = data.viridis.map(o => o + 'd0');
+    this.ramp = data.viridis.map(o => o + 'b8');
   }
 
   start() {

@@ -17,6 +17,7 @@ class Ribbon {
     this.canvas.width = Math.round(this.width * scale);
     this.canvas.height = Math.round(this.height * scale);
     this.scale = scale;
+    this.pitch = this.width / Math.floor(this.width / THUMB);
     this.ground = null;
   }
 
@@ -80,34 +81,34 @@ class Ribbon {
 
   // Which ranks the lower row shows: [first, how many].
   window() {
-    const {rank, order} = this.view.path, n = Math.min(Math.floor(this.width / THUMB), order.length);
+    const {rank, order} = this.view.path, n = Math.min(Math.round(this.width / this.pitch), order.length);
     const head = rank[this.view.heads[0]];
     return [Math.max(0, Math.min(order.length - n, head - Math.floor(n / 2))), n];
   }
 
   thumbs() {
     const [first, n] = this.window();
-    for (let i = 0; i < n; i++) this.thumb(this.view.path.order[first + i], i * THUMB);
+    for (let i = 0; i < n; i++) this.thumb(this.view.path.order[first + i], i * this.pitch);
   }
 
   thumbAt(x) {
-    const [first, n] = this.window(), i = Math.floor(x / THUMB);
+    const [first, n] = this.window(), i = Math.floor(x / this.pitch);
     return i < n ? this.view.path.order[first + i] : null;
   }
 
   thumb(place, x) {
-    const {ctx, page, view} = this, [f, r, c] = split(place, page.state.size), d = view.cell, side = THUMB - 3, y = 52;
+    const {ctx, page, view} = this, [f, r, c] = split(place, page.state.size), d = view.cell, side = this.pitch - 3, y = 51;
     ctx.fillStyle = page.theme.cell;
-    ctx.fillRect(x, y, side, side);
+    ctx.fillRect(x, y, side, 26);
     const picture = view.planes[f].picture;
-    if (picture) ctx.drawImage(picture, c * d, r * d, d, d, x, y, side, side);
+    if (picture) ctx.drawImage(picture, c * d, r * d, d, d, x, y, side, 26);
     ctx.fillStyle = page.time(f, page.state.size.t);
-    ctx.fillRect(x, y + side + 1, side, 4);
+    ctx.fillRect(x, 79, side, 4);
     const head = view.heads.indexOf(place), chosen = place === page.state.token;
     if (head < 0 && !chosen) return;
     ctx.strokeStyle = head < 0 ? page.theme.ink : view.color;
     ctx.lineWidth = 3;
-    ctx.strokeRect(x + 1.5, y + 1.5, side - 3, side - 3);
+    ctx.strokeRect(x + 1.5, y + 1.5, side - 3, 23);
   }
 
   rankAt(x) {

@@ -1,7 +1,7 @@
 // One order on one canvas. Each frame of tokens has a canvas of its own, a plane. A token that changes is painted there,
 // and only the box around it is put together again from the planes. Marks and heads come on top.
 
-const TRAIL = 24; // hops to draw behind the head
+const TRAIL = 20; // hops to draw behind the head
 const PATCHES = 60; // with more changed tokens than this, everything is put together again
 
 class View {
@@ -115,7 +115,11 @@ class View {
   ground({ctx, canvas, picture}) {
     ctx.fillStyle = this.page.theme.line;
     ctx.fillRect(0, 0, canvas.width, canvas.height);
-    if (picture) ctx.drawImage(picture, 0, 0);
+    if (!picture) return;
+    ctx.drawImage(picture, 0, 0);
+    if (this.cell <= 4) return;
+    for (let x = this.cell - 1; x < canvas.width; x += this.cell) ctx.fillRect(x, 0, 1, canvas.height);
+    for (let y = this.cell - 1; y < canvas.height; y += this.cell) ctx.fillRect(0, y, canvas.width, 1);
   }
 
   paint(place, afresh = true) {
@@ -196,20 +200,30 @@ class View {
     if (direction !== 'forward') this.walker(i => order[last - i], k, true);
   }
 
-  // The last hops and the head: solid and filled forward, dashed and hollow backward.
+  // The last hops, the older the paler, and the head: solid and filled forward, dashed and hollow backward.
   walker(place, k, backward) {
-    const {ctx} = this, from = Math.max(0, k - TRAIL), {paper} = this.page.theme;
-    for (const [color, width] of [[paper, 5], [this.color, 2.2]]) {
-      ctx.beginPath();
-      for (let i = from; i <= k; i++) ctx.lineTo(...this.middle(place(i)));
-      ctx.setLineDash(backward ? [6, 4] : []);
-      ctx.strokeStyle = color;
-      ctx.lineWidth = width;
-      ctx.lineJoin = 'round';
-      ctx.stroke();
+    const {ctx} = this, hops = Math.min(k, TRAIL);
+    ctx.lineCap = 'round';
+    ctx.setLineDash(backward ? [6, 5] : []);
+    for (let i = k - hops; i < k; i++) {
+      ctx.globalAlpha = 1 - .85 * (k - i - 1) / TRAIL;
+      this.hop(this.middle(place(i)), this.middle(place(i + 1)));
     }
+    ctx.globalAlpha = 1;
     ctx.setLineDash([]);
     this.head(place(k), backward);
+  }
+
+  hop(from, to) {
+    const {ctx} = this;
+    ctx.beginPath();
+    ctx.moveTo(...from);
+    ctx.lineTo(...to);
+    for (const [color, width] of [[this.page.theme.paper, 4.5], [this.color, 2.4]]) {
+      ctx.strokeStyle = color;
+      ctx.lineWidth = width;
+      ctx.stroke();
+    }
   }
 
   head(place, backward) {
