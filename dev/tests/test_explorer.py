@@ -178,7 +178,7 @@ def test_point_and_click(browser, tmp_path, layout):
             assert state(page, 'token') == place
         cells = page.eval_on_selector_all('#around tbody tr', 'o => o.map(r => r.innerText.split("\\t"))')
         assert [o[1] for o in cells] == ['−1', '–', '−6', '–', '–', '+30']
-        assert [o[2] for o in cells] == ['read before', 'outside', 'read before', 'outside', 'outside', '74 %']
+        assert [o[2] for o in cells] == ['read before', 'outside', 'read before', 'outside', 'outside', '74\u00a0%']
         places = page.eval_on_selector_all('#places tbody tr', 'o => o.map(r => r.innerText.split("\\t"))')
         want = {k: [str(p.index(29)) for p in paths(k, 4, 5, 6)] for k in list_orders()}
         assert [o[1] for o in places] == sum(want.values(), [])
@@ -227,7 +227,7 @@ def test_challenges(browser, tmp_path):
         assert not check(2)[0]
         page.fill('#delta', '-2.46') # 0.00347
         assert check(2)[0]
-        assert check(3) == (False, 'Not yet: below 1 % reaches left, above, frame before.')
+        assert check(3) == (False, 'Not yet: below 1\u00a0% reaches left, above, frame before.')
         page.check('[name=direction][value=both]', force=True)
         assert check(3)[0]
         page.evaluate('explorer.set({token: 0})')
@@ -325,15 +325,18 @@ def lab_notebook(folder):
 def lab(tmp_path):
     "A running JupyterLab on a copy of the notebook: its address, up to the path."
     work,settings,port = tmp_path/'work',tmp_path/'settings',free_port()
-    (settings/'@jupyterlab'/'notebook-extension').mkdir(parents=True)
-    (settings/'@jupyterlab'/'notebook-extension'/'tracker.jupyterlab-settings').write_text('{"windowingMode": "none"}')
+    for name,text in {'notebook-extension/tracker': '{"windowingMode": "none"}', # every cell is there
+                      'apputils-extension/notification': '{"fetchNews": "false"}'}.items():
+        path = settings/'@jupyterlab'/f'{name}.jupyterlab-settings'
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
     work.mkdir()
     lab_notebook(work)
     env = os.environ | dict(JUPYTERLAB_SETTINGS_DIR=str(settings), PYTHONPATH=str(ROOT),
                             JUPYTER_CONFIG_DIR=str(tmp_path/'config'), JUPYTER_RUNTIME_DIR=str(tmp_path/'runtime'))
     command = [sys.executable, '-m', 'jupyterlab', '--allow-root', '--no-browser', '--ip=127.0.0.1', f'--port={port}',
                '--IdentityProvider.token=explorer', '--LabApp.expose_app_in_browser=True', f'--ServerApp.root_dir={work}',
-               '--LabApp.extension_manager=readonly', '--LabApp.news_url=']
+               '--LabApp.extension_manager=readonly']
     with open(tmp_path/'lab.log', 'w') as log:
         server = subprocess.Popen(command, cwd=work, env=env, stdout=log, stderr=log)
         try:

@@ -140,7 +140,8 @@ function rankCells(page, key) {
 
 function head(table, texts) {
   const row = element('tr');
-  row.append(...texts.map(o => element('th', o, {scope: 'col'})));
+  const breaking = text => text.replaceAll('_', '_\u200b'); // long names may break there
+  row.append(...texts.map(o => element('th', breaking(o), {scope: 'col'})));
   table.tHead.replaceChildren(row);
 }
 

@@ -70,7 +70,7 @@ function checkSixEars(s) {
     return {ok: false, text: 'Choose a token inside the clip: this one lies at its edge.'};
   const left = around.map(o => influence(s.rank[s.token], s.rank[o.place], s));
   const deaf = around.filter((o, i) => left[i] < .01).map(o => o.name);
-  if (deaf.length) return {ok: false, text: `Not yet: below 1 % reaches ${deaf.join(', ')}.`};
+  if (deaf.length) return {ok: false, text: `Not yet: below 1\u00a0% reaches ${deaf.join(', ')}.`};
   return {ok: true, text: `Yes: all six hear it, the farthest still ${percent(Math.min(...left))}. ` +
     'One direction alone never reaches what was read before.'};
 }
@@ -84,10 +84,10 @@ const CHALLENGES = [
      'one frame later.',
    hint: 'A frame later is rows \u00d7 columns steps later. Halving takes 0.69 / (\u0394|A|) steps.'},
   {title: 'Six ears', check: checkSixEars,
-   text: 'Choose a token, a direction and \u0394 so that at least 1 % reaches each of its six neighbours.',
+   text: 'Choose a token, a direction and \u0394 so that at least 1\u00a0% reaches each of its six neighbours.',
    hint: 'In one direction, some neighbours were read before the token was.'}];
 
 function percent(x) {
   if (x > 0 && x < .0005) return `${x.toExponential(0)}`;
-  return `${(100 * x).toFixed(x < .1 ? 1 : 0)} %`;
+  return `${(100 * x).toFixed(x < .1 ? 1 : 0)}\u00a0%`;
 }
