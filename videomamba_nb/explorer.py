@@ -28,7 +28,7 @@ from .model import VideoMamba, delta_maps, load_model
 from .scan_order import list_orders, permutations, spatial_first, temporal_first
 from .viz import SCAN_COLORS
 
-# %% ../nbs/60_explorer.ipynb #6d6d765e
+# %% ../nbs/60_explorer.ipynb #c802be97
 def _columns(t, h, w): return torch.arange(t*h*w).view(t, h, w).transpose(1, 2).flatten()
 
 _PROBES = ((2,3,4), (3,2,5), (4,4,3))
@@ -40,12 +40,13 @@ def page_curves()->dict: # Name in the page -> an order, as `permutations` takes
 
 def _paths(name, order, t, h, w):
     "The permutations of an order, or `ValueError` with its name."
-    n,found = t*h*w,permutations(order, t, h, w)
+    n,what = t*h*w,f'{name} is no order of {t} x {h} x {w} tokens'
+    try: found = permutations(order, t, h, w)
+    except Exception as e: raise ValueError(f'{what}: {e}') from e
     for path in found:
         whole = isinstance(path, Tensor) and path.dtype == torch.int64 and path.shape == (n,)
         if not whole or not torch.equal(path.sort().values, torch.arange(n)):
-            raise ValueError(f'{name} is no order of {t} x {h} x {w} tokens: '
-                             f'it must hold each place from 0 to {n-1} once')
+            raise ValueError(f'{what}: it must hold each place from 0 to {n-1} once')
     return found
 
 # %% ../nbs/60_explorer.ipynb #ef416f45
@@ -70,7 +71,7 @@ def page_orders(
     every = {k: k for k in list_orders()} | (orders or {})
     return {k: [travel(seen) for seen in zip(*(_paths(k, o, *s) for s in sizes))] for k,o in every.items()}
 
-# %% ../nbs/60_explorer.ipynb #6075ff02
+# %% ../nbs/60_explorer.ipynb #75700b01
 def order_lists(
     t:int, # Frames of tokens
     h:int, # Rows
@@ -82,7 +83,7 @@ def order_lists(
         return dict(error=f'A clip needs 1 or more {_EDGES}, found {t} x {h} x {w}.')
     every = {k: k for k in list_orders()} | (orders or {})
     try: paths = {k: [p.tolist() for p in _paths(k, o, t, h, w)] for k,o in every.items()}
-    except Exception as e: return dict(error=str(e))
+    except ValueError as e: return dict(error=str(e))
     return dict(size=dict(t=t, h=h, w=w), paths=paths)
 
 # %% ../nbs/60_explorer.ipynb #6757d8db

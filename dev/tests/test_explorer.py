@@ -356,6 +356,8 @@ RUN = """async () => {
   await app.commands.execute('notebook:run-all-cells');
 }"""
 
+FRAME = 'iframe[title="Scan order explorer"]'
+WRONG = ', '.join(f'[data-mime-type="application/vnd.jupyter.{o}"]' for o in ('error', 'stderr'))
 TOLD = "[...document.querySelectorAll('.jp-OutputArea-output')].pop().innerText.includes('temporal_first\"')"
 
 @needs_browser
@@ -367,10 +369,10 @@ def test_in_jupyterlab(browser, lab):
         page.goto(f'{lab}/lab/tree/explorer.ipynb?reset&token=explorer')
         page.wait_for_selector('.jp-Notebook .jp-Cell')
         page.evaluate(RUN)
-        box = page.wait_for_selector('iframe[title="Scan order explorer"]', timeout=120_000)
+        box = page.wait_for_selector(f'{FRAME}, {WRONG}', timeout=120_000)
+        assert page.locator(WRONG).all_inner_texts() == []
         frame = box.content_frame()
         frame.wait_for_function('window.explorer && explorer.ready() && explorer.state().size.t === 4')
-        assert not page.query_selector_all('.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.stderr"]')
         frame.fill('#t', '3')
         frame.press('#t', 'Enter')
         frame.wait_for_function('explorer.state().size.t === 3') # Python has answered
@@ -388,5 +390,6 @@ def test_in_jupyterlab(browser, lab):
         time.sleep(.5)
         page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-cell')")
         page.wait_for_function(TOLD)
+        assert page.locator(WRONG).all_inner_texts() == []
         told = json.loads(page.locator('.jp-OutputArea-output').last.inner_text().removeprefix('state '))
         assert told['order'] == 'temporal_first' and told['size'] == dict(t=3, h=4, w=4)
