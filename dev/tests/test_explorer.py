@@ -183,9 +183,14 @@ def test_point_and_click(browser, tmp_path, layout):
         want = {k: [str(p.index(29)) for p in paths(k, 4, 5, 6)] for k in list_orders()}
         assert [o[1] for o in places] == sum(want.values(), [])
 
+NAMELESS = """all => all.filter(o => !(o.labels?.length || o.getAttribute('aria-label') || o.tagName === 'BUTTON' &&
+  o.innerText || o.tagName === 'OUTPUT' && o.htmlFor.length)).map(o => o.id || o.outerHTML.slice(0, 60))"""
+
 @needs_browser
 def test_keyboard_alone(browser, tmp_path):
     with explorer(browser, tmp_path, t=4, h=5, w=6) as page:
+        nameless = page.eval_on_selector_all('button, select, input, canvas, output', NAMELESS)
+        assert nameless == []
         seen = []
         for _ in range(40):
             page.keyboard.press('Tab')
@@ -309,15 +314,21 @@ def free_port():
         s.bind(('127.0.0.1', 0))
         return s.getsockname()[1]
 
+LAB_CELL = """
+def picky(t, h, w): return spatial_first(t, h, w) if t < 5 else torch.zeros(t*h*w, dtype=torch.int64)
+made = explore(file, orders=dict(picky=picky)"""
+
 def lab_notebook(folder):
-    "The notebook without its last cell, which exports; its widget gets a name, and a new cell tells what Python knows."
+    """The notebook without its last cell, which exports. Its widget gets a name and an order that fails for five frames;
+    new cells show the page without a widget, and tell what Python knows."""
     nb = json.loads((NBS/'60_explorer.ipynb').read_text(encoding='utf-8'))
     nb['cells'].pop()
     for c in nb['cells']:
         text = ''.join(c['source'])
-        if '\nexplore(file' in text: c['source'] = text.replace('\nexplore(', '\nmade = explore(')+'\nmade'
-    nb['cells'].append(dict(cell_type='code', id='0badcafe', metadata={}, outputs=[], execution_count=None,
-                            source="print('state', json.dumps(made.state))"))
+        if '\nexplore(file' in text: c['source'] = text.replace('\nexplore(file', LAB_CELL)+'\nmade'
+    for i,text in enumerate(('explore(t=2, h=2, w=3, widget=False)', "print('state', json.dumps(made.state))")):
+        nb['cells'].append(dict(cell_type='code', id=f'0badcaf{i}', metadata={}, outputs=[], execution_count=None,
+                                source=text))
     (folder/'explorer.ipynb').write_text(json.dumps(nb), encoding='utf-8')
     shutil.copytree(NBS/'img', folder/'img')
 
@@ -384,9 +395,16 @@ def test_in_jupyterlab(browser, lab):
         frame.fill('#t', '0')
         frame.press('#t', 'Enter')
         assert 'Frames must be' in frame.inner_text('#error')
+        frame.fill('#t', '5')
+        frame.press('#t', 'Enter')
+        frame.wait_for_function('explorer.error().startsWith("picky is no order of 5 x 4 x 4 tokens")')
+        assert state(frame, 'size') == dict(t=3, h=4, w=4)
         frame.select_option('#order', 'temporal_first')
         frame.click('#next')
         shot(page, 'lab')
+        plain = page.query_selector_all(FRAME)[1].content_frame()
+        plain.wait_for_function('window.explorer && explorer.ready()')
+        assert plain.evaluate('explorer.walk()') == [[p] for p in range(12)]
         time.sleep(.5)
         page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-cell')")
         page.wait_for_function(TOLD)
