@@ -89,7 +89,7 @@ function caption(page, i, key) {
 const LEGENDS = {
   progress: () => ['Coloured tokens are read, pale ones are not. Filled head: forward, hollow head: backward.'],
   rank: page => ['read first', `read last, ${count(page.state.size) - 1}`],
-  influence: () => ['none of the influence of the token is left', 'all of it'],
+  influence: () => ['influence left: none', 'all'],
   steps: page => page.stepRange().map(o => `\u0394 = ${o.toPrecision(2)}`)};
 
 function refreshLegend(page) {
