@@ -217,7 +217,8 @@ class Page {
 
   stepRange() {
     const all = this.data.steps.values[this.state.layer][this.state.scan];
-    return [Math.min(...all), Math.max(...all)];
+    if (this.range?.all !== all) this.range = {all, ends: [Math.min(...all), Math.max(...all)]};
+    return this.range.ends;
   }
 
   stepShare(place) {

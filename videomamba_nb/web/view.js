@@ -92,6 +92,7 @@ class View {
       const canvas = sheet(w * this.cell, h * this.cell);
       return {ctx: canvas.getContext('2d'), canvas, picture: this.picture(i, canvas)};
     });
+    this.tints = [];
     this.repaint();
   }
 
@@ -105,8 +106,12 @@ class View {
     return canvas;
   }
 
+  // Paint the tokens whose colour is another now; all of them, plane by plane, if these are many.
   repaint() {
-    const n = count(this.page.state.size);
+    const old = this.tints, n = count(this.page.state.size);
+    this.tints = Array.from({length: n}, (_, p) => this.page.shade(p, this));
+    const other = range(n).filter(p => this.tints[p] !== old[p]);
+    if (other.length < n / 4) return other.forEach(p => this.paint(p));
     for (const plane of this.planes) this.ground(plane);
     for (let p = 0; p < n; p++) this.paint(p, false);
     this.whole = true;
@@ -127,7 +132,7 @@ class View {
     const x = c * d, y = r * d;
     if (afresh && plane.picture) plane.ctx.drawImage(plane.picture, x, y, inner, inner, x, y, inner, inner);
     if (!plane.picture) { plane.ctx.fillStyle = this.page.theme.cell; plane.ctx.fillRect(x, y, inner, inner); }
-    plane.ctx.fillStyle = this.page.shade(place, this);
+    plane.ctx.fillStyle = this.tints[place];
     plane.ctx.fillRect(x, y, inner, inner);
     if (afresh) this.changed.push(place);
   }
@@ -138,9 +143,14 @@ class View {
     const [lo, hi] = from < to ? [from, to] : [to, from];
     if (hi - lo > order.length / 3) return this.repaint();
     for (let k = lo; k <= hi; k++) {
-      if (direction !== 'backward') this.paint(order[k]);
-      if (direction !== 'forward') this.paint(order[last - k]);
+      if (direction !== 'backward') this.renew(order[k]);
+      if (direction !== 'forward') this.renew(order[last - k]);
     }
+  }
+
+  renew(place) {
+    this.tints[place] = this.page.shade(place, this);
+    this.paint(place);
   }
 
   // ---- the picture
