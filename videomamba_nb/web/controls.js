@@ -121,7 +121,7 @@ function refreshFacts(page) {
   head($('around'), ['neighbour', ...keys.flatMap(o => [page.option(o).label, 'left'])]);
   rows($('around'), neighbours(s.token, s.size).map(o => [o.name, ...keys.flatMap(key => aroundCells(page, key, o.place))]));
   head($('places'), ['order', 'place', 'of']);
-  rows($('places'), page.options().map(o => [o.label, ...rankCells(page, o.key)]));
+  rows($('places'), page.names().map(name => [name, ...rankCells(page, name)]));
 }
 
 function aroundCells(page, key, place) {
@@ -132,9 +132,11 @@ function aroundCells(page, key, place) {
   return [`${steps > 0 ? '+' : '\u2212'}${Math.abs(steps)}`, left];
 }
 
-function rankCells(page, key) {
+// One order may read along several paths.
+function rankCells(page, name) {
+  const keys = page.options().filter(o => o.name === name).map(o => o.key);
   try {
-    return [page.path(key).rank[page.state.token], count(page.state.size)];
+    return [keys.map(key => page.path(key).rank[page.state.token]).join(' \u00b7 '), count(page.state.size)];
   } catch (e) { return ['\u2013', 'other size']; }
 }
 

@@ -88,6 +88,6 @@ const CHALLENGES = [
    hint: 'In one direction, some neighbours were read before the token was.'}];
 
 function percent(x) {
-  if (x > 0 && x < .0005) return `${x.toExponential(0)}`;
+  if (x > 0 && x < .0005) return '< 0.1\u00a0%';
   return `${(100 * x).toFixed(x < .1 ? 1 : 0)}\u00a0%`;
 }

@@ -37,6 +37,8 @@ class Page {
       {key: name, name, i, label: name}));
   }
 
+  names() { return [...new Set(this.options().map(o => o.name))]; }
+
   option(key) { return this.options().find(o => o.key === key); }
 
   // The places in reading order; throws where they are not known.
