@@ -94,6 +94,7 @@ _CHECKS += [dict(needed=False, **o) for o in (
     dict(package='decord', least='0.6', purpose='reads video faster than PyAV; no wheel for Macs or Arm'),
     dict(package='scikit-learn', module='sklearn', purpose='the digits of MovingDigits'),
     dict(package='scikit-image', module='skimage', purpose='the photographs of MovingDigits'),
+    dict(package='anywidget', least='0.9', purpose='the explorer asks Python for orders'),
     dict(package='triton', purpose='GPU kernels'),
     dict(package='mamba-ssm', module='selective_scan_cuda', command=f'{_CUDA} "mamba-ssm>=2.2.2,<2.4"',
          purpose='official CUDA scan, after a CUDA build of torch'),

@@ -18,7 +18,8 @@ tomllib = importlib.import_module('tomllib' if sys.version_info >= (3, 11) else 
 PYPROJECT = tomllib.loads((ROOT/'pyproject.toml').read_text(encoding='utf-8'))
 TOOLS = {'torchvision','timm','torchaudio','nbdev','execnb','fastcore','ghapi','jupyter','jupyterlab','notebook','ipykernel',
          'ipython','pytest','hypothesis','beartype','ruff','scikit-learn','scikit-image','scikit-video','mamba-ssm',
-         'causal-conv1d','triton','transformers','mambapy','pandas','scipy'}
+         'causal-conv1d','triton','transformers','mambapy','pandas','scipy','anywidget','ipywidgets',
+         'playwright'}
 
 def wanted(key): return [Requirement(o) for o in shlex.split(SETTINGS[key])]
 
@@ -52,7 +53,8 @@ def test_imports_are_required():
             if isinstance(o, ast.ImportFrom) and not o.level: found.add(o.module.split('.')[0])
     assert found-set(sys.stdlib_module_names)-{LIB.name} <= names(wanted('requirements'))-{'decord'}
 
-@pytest.mark.parametrize('key', ['requirements','demo_requirements','bench_requirements','dev_requirements'])
+@pytest.mark.parametrize('key', ['requirements','widget_requirements','demo_requirements','bench_requirements',
+                                 'dev_requirements'])
 def test_constraints_pin_it(key):
     for need in wanted(key):
         found = [p for p in pins() if p.name == need.name]
@@ -61,8 +63,9 @@ def test_constraints_pin_it(key):
             version, = (s.version for s in p.specifier)
             assert need.specifier.contains(version), f'{p} is not {need}'
 
-def test_demo_is_part_of_dev():
-    assert names(wanted('demo_requirements')) <= names(wanted('dev_requirements'))
+@pytest.mark.parametrize('extra', ['demo','widget'])
+def test_extra_is_part_of_dev(extra):
+    assert names(wanted(f'{extra}_requirements')) <= names(wanted('dev_requirements'))
 
 def test_setup_only_reads(monkeypatch):
     got = {}
@@ -70,7 +73,7 @@ def test_setup_only_reads(monkeypatch):
     runpy.run_path(str(ROOT/'setup.py'))
     assert got['version'] == SETTINGS['version'] == __version__
     assert got['install_requires'] == shlex.split(SETTINGS['requirements'])
-    assert set(got['extras_require']) == {'demo','cuda','bench','dev'}
+    assert set(got['extras_require']) == {'widget','demo','cuda','bench','dev'}
     assert got['python_requires'] == f'>={SETTINGS["min_python"]}'
     assert got['entry_points']['console_scripts'] == [SETTINGS['console_scripts']]
     text = (ROOT/'setup.py').read_text(encoding='utf-8')
@@ -83,7 +86,7 @@ def test_files_beside_the_modules_are_shipped(monkeypatch):
     runpy.run_path(str(ROOT/'setup.py'))
     shipped = {p for o in got['package_data'][LIB.name] for p in LIB.glob(o)}
     beside = {p for p in LIB.rglob('*') if p.is_file() and p.suffix not in ('.py', '.pyc')}
-    assert {'kernels.c', 'moving_digits.safetensors'} <= {p.name for p in shipped} and beside == shipped
+    assert {'kernels.c', 'moving_digits.safetensors', 'explorer.html'} <= {p.name for p in shipped} and beside == shipped
     lines = [o.split() for o in (ROOT/'MANIFEST.in').read_text(encoding='utf-8').splitlines()]
     globs = [(ROOT/folder,o) for kind,folder,*names in lines if kind == 'recursive-include' for o in names]
     listed = {p for folder,o in globs for p in folder.rglob(o)}
@@ -93,7 +96,8 @@ def test_doctor_knows_the_requirements():
     checks = {o['package']: o for o in doctor._CHECKS}
     runtime = wanted('requirements')
     assert {k for k,o in checks.items() if o.get('needed', True)} == names(runtime)-{'decord'}
-    assert names(runtime + wanted('demo_requirements') + wanted('cuda_requirements')) <= set(checks)
+    extras = [o for key in ('widget', 'demo', 'cuda') for o in wanted(f'{key}_requirements')]
+    assert names(runtime + extras) <= set(checks)
     for need in runtime:
         least = checks[need.name].get('least')
         assert str(need.specifier) == (f'>={least}' if least else ''), need

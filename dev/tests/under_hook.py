@@ -24,7 +24,8 @@ import numpy as np
 import torch
 
 import videomamba_nb
-from videomamba_nb import block_cpu, block_ops, bmamba, build, cli, contract, core, data, demo, digits, evaluate, model
+from videomamba_nb import block_cpu, block_ops, bmamba, build, cli, contract, core, data, demo, digits, evaluate
+from videomamba_nb import explorer, model
 from videomamba_nb import recipe, scan, scan_chunked, scan_cpu, scan_order, scan_triton, scan_triton_bwd
 from videomamba_nb import ssm, train, triton_kernels, video, viz
 
@@ -241,6 +242,15 @@ def call_evaluate(tmp):
     evaluate.predict(m, path), evaluate.file_views(m, str(path), clips=1), evaluate.shipped_weights()
     evaluate.look(m, torch.randn(2, 3, 2, 8, 8)), evaluate.show_look(m, torch.randn(1, 3, 2, 8, 8))
     plt.close('all')
+
+def call_explorer(tmp):
+    path,frames = call_video(tmp),np.zeros((4, 8, 10, 3), dtype=np.uint8)
+    explorer.page_curves(), explorer.page_orders(1, 2, 2, {'mine': scan_order.spatial_first}), explorer.order_lists(1, 2, 2)
+    explorer.clip_frames(path, 4), explorer.clip_frames(frames), explorer.frame_sheet(frames)
+    m = model.VideoMamba(**SMALL)
+    explorer.model_steps(m, frames), explorer.explorer_html(path, model=m, other='temporal_first')
+    explorer.save_explorer(tmp/'explorer.html', t=1, h=2, w=2)
+    explorer.explore(t=1, h=2, w=2, widget=False)._repr_html_(), explorer.explore(t=1, h=2, w=2)
 
 def call_demo_and_cli(tmp):
     config = recipe.TrainConfig(epochs=1, batch_size=4)
