@@ -56,6 +56,8 @@ def between(
     return torch.cat([torch.zeros_like(a[:1]), inverse(a)[b]+1])
 
 # %% ../nbs/20a_reading.ipynb #c6a34b69
+def _gather(x, order): return x.transpose(1, 2).index_select(1, order).transpose(1, 2)
+
 class SplitDirections(nn.Module):
     "Where each direction of a mixer finds its tokens, if each reads a path of its own."
     def __init__(self,
@@ -71,8 +73,8 @@ class SplitDirections(nn.Module):
         x:Float[Tensor,'b e l'], # The signal half of `in_proj`
     )->list: # Arguments of `selective_scan` for each direction, in the order that it reads
         "As `Mamba.directions`, but each direction finds its tokens in its own order."
-        other = x.transpose(1, 2).index_select(1, self.there).transpose(1, 2)
-        us = [bi_conv(o, c.weight[:,0], c.bias)[0] for o,c in ((x, mixer.conv1d), (other, mixer.conv1d_b))]
+        ways = (x, mixer.conv1d), (_gather(x, self.there), mixer.conv1d_b)
+        us = [bi_conv(o, *[c.weight[:,0], c.bias]*2)[0] for o,c in ways]
         return [mixer.direction(u, m) for u,m in zip(us, ('', '_b'))]
 
 # %% ../nbs/20a_reading.ipynb #bdadc089
@@ -85,7 +87,7 @@ class SplitPaths(SplitDirections):
         "Scan along both paths, sum where a token lies, gate and project."
         x,z = (o.transpose(1, 2) for o in project_halves(mixer.in_proj, hidden))
         y,y_b = (selective_scan(**way) for way in self.directions(mixer, x))
-        y = y + y_b.index_select(2, self.home)
+        y = y + _gather(y_b, self.home)
         return project(mixer.out_proj, (y*F.silu(z)).to(y.dtype).transpose(1, 2))
 
     def deltas(self,

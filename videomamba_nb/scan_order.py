@@ -204,22 +204,25 @@ def permutations(
             raise ValueError(f'{who}({t}, {h}, {w}) must {fault}; check_order tries it')
     return out
 
+# %% ../nbs/20_scan_order.ipynb #575dbf20
+def _plan(entry, depth):
+    "The passes of each layer; `ValueError` if one has none, or reads a path that is not there."
+    plan,n = [entry.layer(i, depth) for i in range(depth)],range(len(entry.paths))
+    for passes in plan:
+        pairs = isinstance(passes, tuple) and all(isinstance(p, tuple) and len(p) == 2 for p in passes)
+        if not pairs or not passes or any(o not in n for p in passes for o in p):
+            raise ValueError(f'layer must return a tuple of pairs of numbers in {n}, found {passes!r}')
+    return plan
+
 def schedule(
     order:str | Callable, # A name from `list_orders()`, or a function (t, h, w) -> places in reading order
     depth:int, # Layers, 1 or more
 )->list: # For each layer its passes: pairs (path of the forward direction, path of the backward one)
     "Which of its `permutations` each layer reads; `ValueError` for an unknown name or no layers."
     if depth < 1: raise ValueError(f'a schedule needs 1 layer or more, found {depth}')
-    return [tuple(_entry(order).layer(i, depth)) for i in range(depth)]
+    return _plan(_entry(order), depth)
 
 # %% ../nbs/20_scan_order.ipynb #b1f2ce81
-def _layer_fault(layer, n):
-    for depth in (1, 2, 5):
-        for passes in (layer(i, depth) for i in range(depth)):
-            pairs = isinstance(passes, tuple) and all(isinstance(p, tuple) and len(p) == 2 for p in passes)
-            if not pairs or not passes or not {o for p in passes for o in p} <= set(range(n)):
-                return f'layer must return a tuple of pairs of numbers below {n}, found {passes!r}'
-
 def register_order(
     name:str, # A new name
     *paths:Callable, # One or more functions (t, h, w) -> places in reading order
@@ -231,11 +234,10 @@ def register_order(
     if not paths or not all(map(callable, paths)):
         raise ValueError('give one or more functions (t, h, w) -> places in reading order')
     entry = ScanOrder(paths) if layer is None else ScanOrder(paths, layer)
-    for path in paths:
-        try: check_order(path)
-        except AssertionError as e: raise ValueError(f'{name!r} cannot be registered: {e}') from e
-    fault = _layer_fault(entry.layer, len(paths))
-    if fault: raise ValueError(f'{name!r} cannot be registered: {fault}')
+    try:
+        for path in paths: check_order(path)
+        for depth in (1, 2, 5, 24): _plan(entry, depth)
+    except (AssertionError, ValueError) as e: raise ValueError(f'{name!r} cannot be registered: {e}') from e
     SCAN_ORDERS[name] = entry
 
 # %% ../nbs/20_scan_order.ipynb #b7a9cb31
@@ -245,7 +247,7 @@ def neighbour_distances(
     h:int, # Rows, 1 or more
     w:int, # Columns, 1 or more
 )->dict: # 'next column', 'next row', 'next frame' -> one distance for each pair that touches, (pairs,) int64
-    "Steps between places that touch, along the path that is shortest for each pair; `ValueError` as above."
+    "Steps between places that touch, along the shortest path for each pair; `ValueError` as `permutations`."
     ranks = torch.stack([inverse(o).view(t, h, w) for o in permutations(order, t, h, w)])
     gaps = {k: ranks.diff(dim=-i).abs().amin(0).flatten() for i,k in enumerate(_NEIGHBOURS, 1)}
     return {k: v for k,v in gaps.items() if len(v)}
