@@ -125,7 +125,8 @@ def configs(draw):
                dt_init=st.sampled_from(['random', 'constant']), dt_min=st.floats(1e-4, 1e-2), dt_max=st.floats(.02, 1.),
                dt_scale=st.floats(.1, 2.), dt_init_floor=st.floats(1e-5, 1e-2))
     config |= draw(st.fixed_dictionaries({}, optional=dict(
-        scan_order=st.sampled_from(list_orders()), rms_norm=st.booleans(), bimamba=st.booleans(), residual_in_fp32=st.booleans(),
+        scan_order=st.sampled_from(list_orders()),
+        rms_norm=st.booleans(), bimamba=st.booleans(), residual_in_fp32=st.booleans(),
         norm_epsilon=st.sampled_from([1e-6, 1e-5, 1e-3]), drop_rate=st.just(.3), drop_path_rate=st.just(.3),
         fc_drop_rate=st.just(.3), ssm_cfg=st.none() | st.fixed_dictionaries({}, optional=ssm))))
     if config.get('scan_order') == 'spatiotemporal_v1': config['bimamba'] = True # it needs both directions

@@ -140,6 +140,13 @@ def test_recomputing_changes_no_gradient(name):
         grads.append(torch.autograd.grad(m(x).square().sum(), list(m.parameters())))
     for a, b in zip(*grads): test_tensor(a, b, rtol=1e-5, atol=1e-6)
 
+@pytest.mark.parametrize('name', ORDERS)
+def test_half_precision_stays_close(name):
+    m, x = small(name)
+    with torch.no_grad():
+        with torch.autocast('cpu', torch.bfloat16): y = m(x)
+        test_tensor(y.float(), m(x), rtol=3e-2, atol=8e-2)
+
 def test_one_frame_costs_nothing():
     for name in ORDERS[:7]: assert not list(Reading(name, 4, 1, 5, 3).buffers())
     assert reading_plan('cross_scan', 2, 3, 1, 4)[1] == [((0, 0),)]*2
