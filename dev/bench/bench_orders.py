@@ -3,8 +3,8 @@
     python dev/bench/bench_orders.py             everything, on every thread PyTorch takes
     python dev/bench/bench_orders.py --quick     tiny shapes, into a temporary folder: does it run?
 
-All calls of a table take turns, round by round; each number is a median. `ratio` is against `spatial_first`. The column
-`others` is the share of the machine that other processes used meanwhile: measure again where it is not near 0.
+All calls of a table take turns, round by round; each number is a median. `ratio` is the median of the ratios to
+`spatial_first` in the same round, which a busy machine disturbs less. The column `others` is the share of the machine that other processes used meanwhile: measure again where it is not near 0.
 """
 import argparse
 import statistics
@@ -54,11 +54,12 @@ def model_calls(what, size):
 def measure(step, grid, calls, rounds):
     "Rows of one table."
     with Others() as others:
-        times = timings(calls, rounds)
-    ms = {k: statistics.median(v) for k, v in times.items()}
+        times = timings(calls, rounds, limit=150.)
     t, h, w = grid
-    return [dict(step=step, order=k, t=t, h=h, w=w, ms=round(v, 3), ratio=round(v/ms['spatial_first'], 3),
-                 rounds=len(times[k]), others=others.share) for k, v in ms.items()]
+    def ratio(ms):
+        return statistics.median(a/b for a, b in zip(ms, times['spatial_first']))
+    return [dict(step=step, order=k, t=t, h=h, w=w, ms=round(statistics.median(v), 3), ratio=round(ratio(v), 3),
+                 rounds=len(v), others=others.share) for k, v in times.items()]
 
 
 def main():
