@@ -4,7 +4,8 @@
     python dev/bench/bench_orders.py --quick     tiny shapes, into a temporary folder: does it run?
 
 All calls of a table take turns, round by round; each number is a median. `ratio` is the median of the ratios to
-`spatial_first` in the same round, which a busy machine disturbs less. The column `others` is the share of the machine that other processes used meanwhile: measure again where it is not near 0.
+`spatial_first` in the same round, which a busy machine disturbs less. The column `others` is
+the share of the machine that other processes used meanwhile: measure again where it is not near 0.
 """
 import argparse
 import statistics
