@@ -104,9 +104,10 @@ class MambaForward(MambaArguments):
     "What a Mamba mixer computes from its parameters: split, scan each way, sum, project."
     def forward(self,
         hidden:Float[Tensor,'b l d'], # Tokens
+        mix:Callable | None=None, # Another way: (mixer, tokens) -> mixed tokens
     )->Float[Tensor,'b l d']: # Mixed tokens
         "Mix along the sequence, in both directions if `bimamba`."
-        fast = fast_mixer(self, hidden)
+        fast = mix or fast_mixer(self, hidden)
         if fast: return fast(self, hidden)
         x,z = (o.transpose(1, 2) for o in project_halves(self.in_proj, hidden))
         ways = self.directions(x)
@@ -286,8 +287,10 @@ class Block(nn.Module):
     def forward(self,
         hidden:Float[Tensor,'b l d'], # Output of the mixer before, or the tokens themselves
         residual:Float[Tensor,'b l d'] | None=None, # Running sum without `hidden`
+        read:Callable | None=None, # How to call the mixer, if not plainly: (mixer, tokens) -> mixed tokens
     )->tuple[Float[Tensor,'b l d'], Float[Tensor,'b l d']]: # Output of this mixer, running sum without it
         "One step down the stack."
         x,residual = self._add_and_norm(self.drop_path(hidden), residual)
-        if not (self.checkpointed and torch.is_grad_enabled()): return self.mixer(x), residual
-        return checkpoint(self.mixer, x, use_reentrant=False), residual
+        run = self.mixer if read is None else lambda x: read(self.mixer, x)
+        if not (self.checkpointed and torch.is_grad_enabled()): return run(x), residual
+        return checkpoint(run, x, use_reentrant=False), residual

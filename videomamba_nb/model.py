@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from .bmamba import Block, DropPath, LayerNorm, Mamba, RMSNorm, add_residual
 from .core import atomic_write, fill_by_rule, input_by_rule, pair, test_tensor
-from .scan_order import inverse, permutations, reorder
+from .reading import Reading
+from .scan_order import list_orders
 
 # %% ../nbs/21_model.ipynb #0969bb21
 def token_grid(
@@ -116,11 +117,11 @@ class VideoMambaForward(VideoMambaInput):
         "Everything the model knows about the input; `ValueError` for another size than it was made for."
         self.check_input(x)
         hidden,residual = self.embed(x),None
-        if self.order is not None: hidden = reorder(hidden, self.order)
-        for layer in self.layers: hidden,residual = layer(hidden, residual)
+        for i,layer in enumerate(self.layers):
+            hidden,residual = self.reading.enter(i, hidden, residual)
+            hidden,residual = layer(hidden, residual, self.reading.read(i))
         out = self.norm_f(add_residual(self.drop_path(hidden), residual, self.config['residual_in_fp32']))
-        out = out.to(hidden.dtype)
-        return out if self.order is None else reorder(out, inverse(self.order))
+        return self.reading.leave(out.to(hidden.dtype))
 
     def forward(self,
         x:Float[Tensor,'b c *thw'], # Clips (b, c, t, h, w) or pictures (b, c, h, w)
@@ -140,12 +141,6 @@ def _block(c, i, rate):
     mixer = Mamba(c.embed_dim, layer_idx=i, bimamba=c.bimamba, **(c.ssm_cfg or {}))
     return Block(mixer, _norm(c), rate, c.residual_in_fp32, c.use_checkpoint and i < c.checkpoint_num)
 
-def _reading_order(name, grid):
-    "The permutation of the places, or None where it would change nothing."
-    t,h,w = (1,*grid)[-3:]
-    order = permutations(name, t, h, w)[0]
-    return None if torch.equal(order, torch.arange(t*h*w)) else order
-
 # %% ../nbs/21_model.ipynb #4492ba35
 class VideoMambaParts(VideoMambaForward):
     "How the parts of a VideoMamba are put together, in the order of the official checkpoints."
@@ -155,8 +150,7 @@ class VideoMambaParts(VideoMambaForward):
         "Make every part; `ValueError` if the sizes do not fit."
         video,d,patch = c.num_frames is not None,c.embed_dim,pair(c.patch_size, 'patch_size')
         step = patch if c.stride is None else pair(c.stride, 'stride')
-        if video and step != patch:
-            raise ValueError('stride is for pictures (num_frames=None); leave it out for clips')
+        if video and step != patch: raise ValueError('stride is for pictures; leave it out for clips')
         self.grid = token_grid(c.img_size, patch, step, c.num_frames, c.kernel_size)
         frames,time = ((c.num_frames,),(c.kernel_size,)) if video else ((),())
         self.input_shape = (c.channels, *frames, *pair(c.img_size))
@@ -169,7 +163,16 @@ class VideoMambaParts(VideoMambaForward):
         rates = drop_path_rates(c.drop_path_rate, c.depth)[:-1]
         self.layers = nn.ModuleList(_block(c, i, r) for i,r in enumerate(rates))
         self.drop_path,self.norm_f = DropPath(c.drop_path_rate),_norm(c)
-        self.register_buffer('order', _reading_order(c.scan_order, self.grid), persistent=False)
+        self.set_scan_order(c.scan_order)
+
+    def set_scan_order(self,
+        scan_order:str | Callable | list | tuple, # A name, a function (t, h, w) -> places, or one per layer
+    ):
+        "Read in another order from now on, with the same weights; `ValueError` if the order does not fit."
+        reading = Reading(scan_order, len(self.layers), *(1, *self.grid)[-3:])
+        if reading.split and not self.config['bimamba']: raise ValueError('two paths need bimamba=True')
+        self.reading = reading.to(self.cls_token.device)
+        self.config['scan_order'] = tuple(scan_order) if isinstance(scan_order, list) else scan_order
 
 # %% ../nbs/21_model.ipynb #6cbbb34a
 class VideoMamba(VideoMambaParts):
@@ -193,7 +196,7 @@ class VideoMamba(VideoMambaParts):
         bimamba:bool=True, # Scan in both directions
         use_checkpoint:bool=False, # Recompute mixers in the backward pass
         checkpoint_num:int=0, # How many of the first blocks do so
-        scan_order:str | Callable='spatial_first', # A name, or a function (t, h, w) -> places in order
+        scan_order:str | Callable | list | tuple='spatial_first', # Name, function, or one per layer
         stride:int | tuple | None=None, # Image model only: step between patches; `patch_size` if left out
     ):
         config = {k: v for k,v in locals().items() if k not in ('self', '__class__')}
@@ -228,12 +231,19 @@ def _check_sees(make, **kwargs):
     for what,other in {'another clip': -x, 'frames reversed': x.flip(2), 'last frame black': black}.items():
         assert (m(other)-m(x)).abs().max() > 1e-4, f'the logits do not change with {what}'
 
-def _check_gradients(make):
-    m,x = _tiny(make).train(),input_by_rule(2, 3, 4, 16, 16)
+def _check_gradients(make, **kwargs):
+    m,x = _tiny(make, **kwargs).train(),input_by_rule(2, 3, 4, 16, 16)
     (m(x).square().sum() + m.forward_features(x).square().sum()).backward()
     for k,p in m.named_parameters():
         assert p.grad is not None and p.grad.abs().sum() > 0, f'no gradient reaches {k}'
         assert p.grad.isfinite().all(), f'the gradient of {k} is not finite'
+
+def _check_order(make, name):
+    "Sees everything, learns everywhere and keeps samples apart, in whatever order it reads."
+    _check_sees(make, scan_order=name)
+    _check_gradients(make, scan_order=name)
+    m,x = _tiny(make, scan_order=name),input_by_rule(3, 3, 4, 16, 16)
+    test_tensor(m(x)[1:2], m(x[1:2]), rtol=1e-4, atol=1e-5)
 
 def _check_refuses(make):
     m = _tiny(make)
@@ -249,13 +259,11 @@ def check_backbone(
     "Hold a model to the official logits and to what any backbone must do; `AssertionError` if it differs."
     for case in _LOGITS_GOLDEN:
         for dtype in (torch.float32, torch.float64): _check_logits(make, case, dtype)
-    for kwargs in ({}, dict(kernel_size=2), dict(scan_order='temporal_first'), dict(rms_norm=False)):
-        _check_sees(make, **kwargs)
-    _check_gradients(make)
+    for kwargs in (dict(kernel_size=2), dict(rms_norm=False)): _check_sees(make, **kwargs)
+    for order in list_orders(): _check_order(make, order)
     _check_refuses(make)
     m,x = _tiny(make),input_by_rule(3, 3, 4, 16, 16)
     assert m.forward_features(x).shape == (3, 1+4*2*2, 32), 'features are the class token and all places'
-    test_tensor(m(x)[1:2], m(x[1:2]), rtol=1e-4, atol=1e-5)
     test_tensor(m(x), m(x), rtol=0., atol=0.)
     with torch.autocast('cpu', torch.bfloat16): y = m(x)
     test_tensor(y.float(), m(x), rtol=3e-2, atol=5e-2)
@@ -279,13 +287,14 @@ def create_model(
 
 # %% ../nbs/21_model.ipynb #9823ea09
 def save_model(
-    model:VideoMamba, # Any VideoMamba whose scan order has a name
+    model:VideoMamba, # Any VideoMamba whose scan orders have names
     path:str | Path, # File to write, usually ending in .safetensors
     **meta, # Anything JSON can hold, such as class names
 ):
     "Write weights and description into one file, all or nothing; `ValueError` if the order has no name."
-    if callable(model.config['scan_order']):
-        raise ValueError('a scan order of your own cannot be saved by name; register it in SCAN_ORDERS')
+    order = model.config['scan_order']
+    if any(callable(o) for o in (order if isinstance(order, tuple) else (order,))):
+        raise ValueError('a scan order of your own cannot be saved by name; use register_order first')
     tensors = {k: v.detach().cpu().contiguous() for k,v in model.state_dict().items()}
     head = dict(format='pt', videomamba_nb=json.dumps(dict(config=model.config, **meta)))
     with atomic_write(path) as tmp: save_file(tensors, tmp, metadata=head)
@@ -319,12 +328,14 @@ def delta_maps(
     x:Float[Tensor,'b c *thw'], # Clips or pictures that fit it
 )->Float[Tensor,'depth m b *grid']: # Mean step over channels, for each layer and direction
     "Where each layer opens: mean Delta laid back on the grid of tokens, class token left out."
-    seen = []
-    note = lambda mixer, args: seen.append(mixer.deltas(args[0]).float().mean(2))
+    seen = {layer.mixer: [] for layer in model.layers}
+    def note(mixer, args):
+        x,*split = args
+        steps = split[0].deltas(mixer, x) if split else mixer.deltas(x)
+        seen[mixer].append(steps.float().mean(2))
     hooks = [layer.mixer.register_forward_pre_hook(note) for layer in model.layers]
     try: model.forward_features(x)
     finally:
         for hook in hooks: hook.remove()
-    maps = torch.stack(seen)[...,1:]
-    if model.order is not None: maps = maps[...,inverse(model.order)]
+    maps = torch.stack([model.reading.maps_home(i, o) for i,o in enumerate(seen.values())])
     return maps.unflatten(-1, model.grid)

@@ -39,14 +39,37 @@ def one_way(p, x, z, m, n):
     A = -np.exp(p['A_b_log' if m else 'A_log'])
     return scan(u, dt, A, row[:,r:r+n], row[:,r+n:], p['D_b' if m else 'D'])*silu(z)
 
-def mixer(p, x, bimamba=True):
-    "The Mamba mixer on one sequence (l, d)."
+def along(p, x, z, m, n, path):
+    "One direction that reads its tokens along `path`; its output where the tokens lie."
+    y = np.zeros_like(x)
+    y[path] = one_way(p, x[path], z[path], m, n)
+    return y
+
+def mixer(p, x, bimamba=True, passes=None):
+    "The Mamba mixer on one sequence (l, d): mean over `passes`, pairs of paths, the second of which is read from its end."
     xz = x @ p['in_proj.weight'].T + p.get('in_proj.bias', 0)
     x,z = np.split(xz, 2, axis=1)
-    n = p['A_log'].shape[1]
-    y = one_way(p, x, z, '', n)
-    if bimamba: y = y + one_way(p, x[::-1], z[::-1], '_b', n)[::-1]
-    return y @ p['out_proj.weight'].T + p.get('out_proj.bias', 0)
+    n,plain = p['A_log'].shape[1],np.arange(len(x))
+    ys = []
+    for f,b in passes or [(plain, plain)]:
+        ys.append(along(p, x, z, '', n, f) + (along(p, x, z, '_b', n, b[::-1]) if bimamba else 0))
+    return np.mean(ys, 0) @ p['out_proj.weight'].T + p.get('out_proj.bias', 0)
+
+def path(grid, key):
+    "The class token, then all places sorted by `key` of frame, row and column."
+    at = list(np.ndindex(*grid))
+    return np.array([0, *(1+k for k in sorted(range(len(at)), key=lambda k: key(*at[k])))])
+
+def passes_of(name, i, depth, grid):
+    "What layer `i` reads in the orders of the paper, and in the cross-scan."
+    s,t = path(grid, lambda t, h, w: (t, h, w)),path(grid, lambda t, h, w: (h, w, t))
+    if name == 'cross_scan': return [(s,s)]+[(path(grid, lambda t, h, w: (t, w, h)),)*2]
+    if name == 'spatiotemporal_v1': return [(s,t)]
+    if name == 'spatiotemporal_v2': return [(s,s), (t,t)]
+    early = i < depth/2
+    temporal = dict(spatial_first=False, temporal_first=True, spatial_then_temporal=not early,
+                    temporal_then_spatial=early, alternating=i % 2 == 1)[name]
+    return [(t,t) if temporal else (s,s)]
 
 
 def norm(p, x, eps, rms):
@@ -77,21 +100,19 @@ def embed(p, x, stride):
     cls = p['cls_token'][0] + p['pos_embed'][0,:1]
     return np.concatenate([cls, tok.reshape(-1, d)])
 
-def forward_one(p, x, depth, stride, eps=1e-5, rms=True, bimamba=True, order=None):
-    "Logits, all normalised tokens, and what each block returns, for one clip; `order` says which place is read k-th."
+def forward_one(p, x, depth, stride, eps=1e-5, rms=True, bimamba=True, passes=None):
+    "Logits, all normalised tokens, and what each block returns, for one clip; `passes` of each layer as in `mixer`."
     residual,blocks = embed(p, x, stride),[]
-    order = np.arange(len(residual)) if order is None else np.concatenate([[0], np.asarray(order)+1])
-    residual = residual[order]
     for i in range(depth):
         q = under(p, f'layers.{i}.')
-        out = mixer(under(q, 'mixer.'), norm(under(q, 'norm.'), residual, eps, rms), bimamba)
+        out = mixer(under(q, 'mixer.'), norm(under(q, 'norm.'), residual, eps, rms), bimamba, passes and passes[i])
         blocks.append((out, residual))
         residual = residual+out
-    tokens = norm(under(p, 'norm_f.'), residual[np.argsort(order)], eps, rms)
+    tokens = norm(under(p, 'norm_f.'), residual, eps, rms)
     logits = p['head.weight'] @ tokens[0] + p['head.bias'] if 'head.weight' in p else tokens[0]
     return logits, tokens, blocks
 
-def forward(state, x, config, order=None):
+def forward(state, x, config, passes=None):
     "Logits (b, k) and tokens (b, m, d) of clips (b, c, t, h, w) or pictures (b, c, h, w), in float64."
     p = {k: np.asarray(v, dtype=np.float64) for k,v in state.items()}
     x = np.asarray(x, dtype=np.float64)
@@ -99,7 +120,7 @@ def forward(state, x, config, order=None):
     stride = config.get('stride') or config['patch_size']
     stride = stride if isinstance(stride, (tuple, list)) else (stride, stride)
     args = dict(depth=config['depth'], stride=tuple(stride), eps=config.get('norm_epsilon', 1e-5),
-                rms=config.get('rms_norm', True), bimamba=config.get('bimamba', True), order=order)
+                rms=config.get('rms_norm', True), bimamba=config.get('bimamba', True), passes=passes)
     logits,tokens,_ = zip(*(forward_one(p, o, **args) for o in x))
     return np.stack(logits), np.stack(tokens)
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from videomamba_nb.model import VideoMamba
-from videomamba_nb.scan_order import permutations
+from videomamba_nb.scan_order import list_orders, permutations
 
 SMALL = dict(img_size=8, patch_size=4, depth=2, embed_dim=12, num_classes=5, num_frames=3)
 PICTURE = SMALL | dict(num_frames=None)
@@ -42,7 +42,11 @@ CASES = {
     'residual in the input dtype': SMALL | dict(residual_in_fp32=False),
     'dropout everywhere, but not in eval mode': SMALL | dict(drop_rate=.5, fc_drop_rate=.5, drop_path_rate=.5),
     'checkpointing': SMALL | dict(use_checkpoint=True, checkpoint_num=1),
-    'temporal first': SMALL | dict(scan_order='temporal_first'),
+    **{f'order {k}': SMALL | dict(scan_order=k, depth=3, img_size=(8, 12)) for k in list_orders()},
+    'orders from a list': SMALL | dict(scan_order=['hilbert', 'spatiotemporal_v1']),
+    'two paths, one direction': SMALL | dict(scan_order='cross_scan', bimamba=False),
+    'order spatiotemporal_v1, picture': PICTURE | dict(scan_order='spatiotemporal_v1'),
+    'order cross_scan, picture': PICTURE | dict(scan_order='cross_scan', img_size=(8, 12)),
     'state 1': SMALL | dict(ssm_cfg=dict(d_state=1)),
     'state 5': SMALL | dict(ssm_cfg=dict(d_state=5)),
     'filter 1': SMALL | dict(ssm_cfg=dict(d_conv=1)),
@@ -71,13 +75,20 @@ def example(config, seed=0, batch=2):
     model = shaken(VideoMamba(**config)).eval().double()
     return model, torch.randn(batch, *model.input_shape, dtype=torch.float64)
 
+def layer_passes(name, i, depth, grid):
+    "From `reference.py`; the curves, which are the package's own, from the package."
+    if name not in ('snake', 'hilbert', 'morton'): return reference.passes_of(name, i, depth, grid)
+    order, = permutations(name, *grid)
+    return [(np.array([0, *(1+order).tolist()]),)*2]
+
 def expected(model, x, config):
     "What `reference.py` says: logits and tokens."
-    order = None
-    if config.get('scan_order', 'spatial_first') != 'spatial_first':
-        order = permutations(config['scan_order'], *(1, *model.grid)[-3:])[0].numpy()
+    grid,depth = (1, *model.grid)[-3:],config['depth']
+    orders = config.get('scan_order', 'spatial_first')
+    orders = [orders]*depth if isinstance(orders, str) else orders
+    passes = [layer_passes(name, i, depth, grid) for i,name in enumerate(orders)]
     state = {k: v.numpy() for k,v in model.state_dict().items()}
-    return [torch.from_numpy(o) for o in reference.forward(state, x.numpy(), config, order)]
+    return [torch.from_numpy(o) for o in reference.forward(state, x.numpy(), config, passes)]
 
 def check(config, seed=0):
     "Logits and all tokens in both precisions."
@@ -113,10 +124,13 @@ def configs(draw):
                dt_rank=st.integers(1, 5) | st.just('auto'), conv_bias=st.booleans(), bias=st.booleans(),
                dt_init=st.sampled_from(['random', 'constant']), dt_min=st.floats(1e-4, 1e-2), dt_max=st.floats(.02, 1.),
                dt_scale=st.floats(.1, 2.), dt_init_floor=st.floats(1e-5, 1e-2))
-    return config | draw(st.fixed_dictionaries({}, optional=dict(
+    config |= draw(st.fixed_dictionaries({}, optional=dict(
+        scan_order=st.sampled_from(list_orders()),
         rms_norm=st.booleans(), bimamba=st.booleans(), residual_in_fp32=st.booleans(),
         norm_epsilon=st.sampled_from([1e-6, 1e-5, 1e-3]), drop_rate=st.just(.3), drop_path_rate=st.just(.3),
         fc_drop_rate=st.just(.3), ssm_cfg=st.none() | st.fixed_dictionaries({}, optional=ssm))))
+    if config.get('scan_order') == 'spatiotemporal_v1': config['bimamba'] = True # it needs both directions
+    return config
 
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(configs(), st.integers(0, 99))

@@ -25,8 +25,8 @@ import torch
 
 import videomamba_nb
 from videomamba_nb import block_cpu, block_ops, bmamba, build, cli, contract, core, data, demo, digits, evaluate
-from videomamba_nb import explorer, model
-from videomamba_nb import recipe, scan, scan_chunked, scan_cpu, scan_order, scan_triton, scan_triton_bwd
+from videomamba_nb import explorer, model, reading, recipe, scan, scan_chunked, scan_cpu, scan_order
+from videomamba_nb import scan_triton, scan_triton_bwd
 from videomamba_nb import ssm, train, triton_kernels, video, viz
 
 del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
@@ -182,13 +182,31 @@ def call_scan_order(tmp):
     for name in scan_order.list_orders():
         order, = scan_order.permutations(name, 2, 3, 4)[:1]
         scan_order.reorder(torch.randn(2, 25, 3), scan_order.inverse(order))
-    scan_order.permutations(scan_order.temporal_first, 2, 3, 4)
+        scan_order.neighbour_table(name, 2, 3, 4), scan_order.schedule(name, 3), scan_order.check_order(name)
+    scan_order.permutations(scan_order.temporal_first, 2, 3, 4), scan_order.schedule(scan_order.snake, 2)
     scan_order.check_order(scan_order.spatial_first)
+    scan_order.share_left(torch.ones(2, 3).long(), .1, 2.)
+    scan_order.register_order('mine', scan_order.snake, scan_order.morton, layer=lambda i, depth: ((0, 1),))
+    del scan_order.SCAN_ORDERS['mine']
+
+def call_reading(tmp):
+    x = torch.randn(2, 25, 8)
+    mixers = [bmamba.Mamba(8) for _ in range(3)]
+    for name in (*scan_order.list_orders(), ['snake', scan_order.hilbert, 'spatiotemporal_v1']):
+        read = reading.Reading(name, 3, 2, 3, 4)
+        h,r = x,None
+        for i,m in enumerate(mixers):
+            h,r = read.enter(i, h, r)
+            h,r = bmamba.Block(m, bmamba.RMSNorm(8))(h, r, read.read(i))
+            read.maps_home(i, [torch.randn(2, 3, 25) for _ in read.passes[i]])
+        read.leave(h)
+    for split in read.split.values(): split.deltas(mixers[0], x)
 
 def call_model(tmp):
     clip,picture = torch.randn(2, 3, 2, 8, 8),torch.randn(2, 3, 8, 8)
     for kw in (SMALL, SMALL | dict(scan_order='temporal_first', rms_norm=False, use_checkpoint=True, checkpoint_num=1),
-               SMALL | dict(num_classes=0, img_size=(8, 8), ssm_cfg=dict(d_state=4), scan_order=scan_order.temporal_first)):
+               SMALL | dict(num_classes=0, img_size=(8, 8), ssm_cfg=dict(d_state=4), scan_order=scan_order.temporal_first),
+               SMALL | dict(scan_order=['spatiotemporal_v1', 'cross_scan'])):
         m = model.VideoMamba(**kw)
         m(clip), model.delta_maps(m, clip), m.no_weight_decay()
         m.double()(clip.double())
