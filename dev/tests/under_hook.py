@@ -282,6 +282,7 @@ def call_demo_and_cli(tmp):
     small = '--size 16 --depth 1 --dim 8 --frames 2 --epochs 1'.split()
     for args in (['classify', clip, *weights], ['classify', clip, '--json', *weights],
                  ['evaluate', str(listed), '--views', '2x1', *weights], ['doctor'], ['doctor', '--json'],
+                 ['explore', clip, '--out', str(tmp/'page.html'), '--size', '2', '2', '2'],
                  ['train', str(listed), '--out', str(tmp/'run2'), '--classes', str(tmp/'names.txt'), *small]):
         rc = cli.main(args)
         if rc: sys.exit(f'videomamba {" ".join(args)}: exit code {rc}')
