@@ -25,7 +25,7 @@ setup(
     classifiers=['Development Status :: 3 - Alpha', 'Intended Audience :: Science/Research',
                  'Programming Language :: Python :: 3', 'Topic :: Scientific/Engineering :: Artificial Intelligence'],
     packages=find_packages(include=[cfg['lib_path'], cfg['lib_path'] + '.*']),
-    package_data={cfg['lib_path']: ['weights/*', 'csrc/*.c', 'web/*']},
+    package_data={cfg['lib_path']: ['shipped/*', 'csrc/*.c', 'web/*']},
     python_requires='>=' + cfg['min_python'],
     install_requires=shlex.split(cfg['requirements']),
     extras_require={k: shlex.split(cfg[f'{k}_requirements']) for k in extras},

@@ -89,12 +89,13 @@ _CUDA = 'pip install --no-build-isolation'
 _CHECKS = [ # arguments of `probe`
     dict(package='torch', least='2.4'), dict(package='einops', least='0.8'), dict(package='numpy'),
     dict(package='jaxtyping'), dict(package='tqdm'), dict(package='safetensors', least='0.4'),
-    dict(package='matplotlib'), dict(package='av', least='14')]
+    dict(package='huggingface_hub', least='0.30'), dict(package='matplotlib'), dict(package='av', least='14')]
 _CHECKS += [dict(needed=False, **o) for o in (
     dict(package='decord', least='0.6', purpose='reads video faster than PyAV; no wheel for Macs or Arm'),
     dict(package='scikit-learn', module='sklearn', purpose='the digits of MovingDigits'),
     dict(package='scikit-image', module='skimage', purpose='the photographs of MovingDigits'),
     dict(package='anywidget', least='0.9', purpose='the explorer asks Python for orders'),
+    dict(package='onnxscript', purpose='export to ONNX', command='pip install "videomamba_nb[onnx]"'),
     dict(package='triton', purpose='GPU kernels'),
     dict(package='mamba-ssm', module='selective_scan_cuda', command=f'{_CUDA} "mamba-ssm>=2.2.2,<2.4"',
          purpose='official CUDA scan, after a CUDA build of torch'),
@@ -140,7 +141,7 @@ def readers()->list: # Findings
 # %% ../nbs/65_doctor.ipynb #357f54a1
 def weights()->list: # Findings
     "The trained model that comes with the package."
-    folder = Path(importlib.import_module('videomamba_nb').__file__).parent/'weights'
+    folder = Path(importlib.import_module('videomamba_nb').__file__).parent/'shipped'
     found = sorted(folder.glob('*.safetensors'))
     note = ', '.join(f'{p.name} ({p.stat().st_size/1e6:.1f} MB)' for p in found)
     remedy = 'none here: `videomamba demo` trains a model in minutes'

@@ -122,7 +122,7 @@ def evaluate(
 # %% ../nbs/40_evaluate.ipynb #a597664f
 def shipped_weights()->Path: # A safetensors file
     "The small model that comes with the package."
-    return Path(videomamba_nb.__file__).parent/'weights'/'moving_digits.safetensors'
+    return Path(videomamba_nb.__file__).parent/'shipped'/'moving_digits.safetensors'
 
 # %% ../nbs/40_evaluate.ipynb #41d6de7f
 def clip_size(

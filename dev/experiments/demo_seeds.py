@@ -53,7 +53,7 @@ def main():
         print(rows[-1], flush=True)
     if args.ship:
         first = home/f'seed{args.seeds[0]}'
-        shutil.copyfile(first/'moving_digits.safetensors', ROOT/'videomamba_nb'/'weights'/'moving_digits.safetensors')
+        shutil.copyfile(first/'moving_digits.safetensors', ROOT/'videomamba_nb'/'shipped'/'moving_digits.safetensors')
         shutil.copyfile(first/'demo.png', ROOT/'nbs'/'img'/'demo.png')
 
 

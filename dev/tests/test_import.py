@@ -7,7 +7,7 @@ import pytest
 from notebooks import LIB, ROOT
 
 EXTRAS = ['sklearn','skimage','skvideo','nbdev','fastcore','execnb','IPython','ipywidgets','jupyterlab','pytest',
-          'hypothesis','beartype','torchvision','timm','triton','mamba_ssm','causal_conv1d','selective_scan_cuda']
+          'hypothesis','beartype','torchvision','timm','onnx','onnxscript','onnxruntime','triton','mamba_ssm','causal_conv1d','selective_scan_cuda']
 HEAVY = ['matplotlib','av','decord','sklearn','skimage','nbdev','fastcore','IPython','mamba_ssm']
 MODULES = sorted('.'.join(p.relative_to(LIB.parent).with_suffix('').parts) for p in LIB.rglob('*.py') if p.name[0] != '_')
 
