@@ -24,10 +24,10 @@ import numpy as np
 import torch
 
 import videomamba_nb
-from videomamba_nb import block_cpu, block_ops, bmamba, build, cli, contract, core, data, demo, digits, evaluate
-from videomamba_nb import explorer, model, reading, recipe, scan, scan_chunked, scan_cpu, scan_order
+from videomamba_nb import adapt, block_cpu, block_ops, bmamba, build, cli, contract, core, data, demo, digits, evaluate
+from videomamba_nb import explorer, model, pretrained, reading, recipe, scan, scan_chunked, scan_cpu, scan_order
 from videomamba_nb import scan_triton, scan_triton_bwd
-from videomamba_nb import ssm, train, triton_kernels, video, viz
+from videomamba_nb import ssm, train, triton_kernels, video, viz, weights, zoo
 
 del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
 
@@ -202,6 +202,13 @@ def call_reading(tmp):
         read.leave(h)
     for split in read.split.values(): split.deltas(mixers[0], x)
 
+def call_adapt(tmp):
+    w = torch.randn(2, 3, 4, 4)
+    for center in (True, False): adapt.deflate(adapt.inflate(w, 2, center))
+    adapt.square(9), adapt.resize_temporal(torch.randn(1, 4, 3), 6)
+    adapt.resize_pos_embed(torch.randn(1, 7, 3), 4, (2, 3))
+    adapt.check_resize(adapt.resize_pos_embed)
+
 def call_model(tmp):
     clip,picture = torch.randn(2, 3, 2, 8, 8),torch.randn(2, 3, 8, 8)
     for kw in (SMALL, SMALL | dict(scan_order='temporal_first', rms_norm=False, use_checkpoint=True, checkpoint_num=1),
@@ -214,8 +221,24 @@ def call_model(tmp):
     m(picture), model.delta_maps(m, picture)
     model.check_backbone(model.VideoMamba)
     for name in model.list_models(): model.create_model(name, depth=1, img_size=32, num_frames=1, num_classes=2)
-    model.save_model(m, tmp/'m.safetensors', classes=['a'])
+    weights.save_model(m, tmp/'m.safetensors', classes=['a'])
     model.load_model(str(tmp/'m.safetensors'))
+    model.VideoMamba(**SMALL).resize(num_frames=4, img_size=(8, 12))
+    model.VideoMamba(**SMALL | dict(num_frames=None)).resize(img_size=12)
+
+def call_weights_and_pretrained(tmp):
+    m = model.VideoMamba(**SMALL)
+    for path in (tmp/'m.pth', str(tmp/'n.pth')): weights.save_official(m, path)
+    repr(weights.load_weights(model.VideoMamba(**SMALL), path, head='drop'))
+    weights.load_weights(model.VideoMamba(**SMALL | dict(num_frames=4, img_size=12)), m.state_dict())
+    weights.check_loader(weights.load_weights, model.VideoMamba)
+    pretrained.locate(path), pretrained.arguments(path)
+    with suppress(ValueError): pretrained.check_promise(zoo.list_weights()[0], pretrained.arguments(tmp/'m.pth')[2])
+    m.classes = ['a', 'b', 'c']
+    m.save_pretrained(tmp/'folder')
+    model.VideoMamba.from_pretrained(tmp/'folder', num_frames=4)
+    with suppress(OSError):
+        model.VideoMamba.from_pretrained('videomamba_t16_in1k_res224', cache_dir=tmp, local_files_only=True)
 
 def call_triton(tmp):
     os.environ['TRITON_INTERPRET'] = '1'
