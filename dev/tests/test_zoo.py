@@ -23,9 +23,9 @@ from huggingface_hub import constants
 from hypothesis import given
 from hypothesis import strategies as st
 from notebooks import ROOT
+from videomamba_nb.zoo import Published, fetch_weights, find_weights, forget_weights, label_names, list_weights
 
 from videomamba_nb import model, zoo
-from videomamba_nb.zoo import Published, fetch_weights, find_weights, forget_weights, label_names, list_weights
 
 NAME = 'videomamba_t16_k400_f8_res224'
 OTHER = 'videomamba_t16_k400_f16_res224'
@@ -68,11 +68,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         reply = self.server.replies.get(self.path.removeprefix('/cdn'))
         if reply is None: return self.say(404, {'X-Error-Code': 'EntryNotFound', 'X-Repo-Commit': 'c'*40})
         time.sleep(reply.delay)
-        head = {'ETag': f'"{reply.tag()}"', 'Accept-Ranges': 'bytes'} | ({'X-Repo-Commit': reply.commit} if reply.commit else {})
+        head = {'ETag': f'"{reply.tag()}"', 'Accept-Ranges': 'bytes'}
+        if reply.commit: head['X-Repo-Commit'] = reply.commit
         if reply.status != 200: return self.say(reply.status)
         if reply.elsewhere and not self.path.startswith('/cdn'):
-            large = {'X-Linked-Etag': f'"{reply.tag()}"', 'X-Linked-Size': str(len(reply.content)), 'ETag': '"of the pointer"'}
-            return self.say(302, head | large | {'Location': f'http://localhost:{self.server.server_port}/cdn{self.path}'})
+            head |= {'X-Linked-Etag': head['ETag'], 'X-Linked-Size': str(len(reply.content)), 'ETag': '"of the pointer"'}
+            return self.say(302, head | {'Location': f'http://localhost:{self.server.server_port}/cdn{self.path}'})
         self.send(reply, head)
 
     def send(self, reply, head):
@@ -134,7 +135,8 @@ def hub(monkeypatch, cache):
 
 def names(cache):
     "All that lies in the cache under a name of weights or as a blob, complete or not."
-    return sorted(o.name for part in ('blobs','snapshots') for o in cache.glob(f'*/{part}/**/*') if o.is_symlink() or o.is_file())
+    found = [o for part in ('blobs','snapshots') for o in cache.glob(f'*/{part}/**/*')]
+    return sorted(o.name for o in found if o.is_symlink() or o.is_file())
 
 def fails(error, *words, **kwargs):
     "The call fails with just this kind of error, in one line that holds the words and is no essay."
@@ -163,7 +165,8 @@ def test_download_then_cache(hub, cache, elsewhere):
 def test_environment_variables_reach_a_fresh_process(hub, cache):
     reply = hub.put(archive())
     env = {k: v for k,v in os.environ.items() if 'proxy' not in k.lower() and k != 'HF_TOKEN'}
-    env |= dict(HF_ENDPOINT=hub.url, HF_HUB_CACHE=str(cache), HF_HUB_OFFLINE='0', HF_HUB_DISABLE_XET='1', PYTHONPATH=str(ROOT))
+    env |= dict(HF_ENDPOINT=hub.url, HF_HUB_CACHE=str(cache), HF_HUB_OFFLINE='0', HF_HUB_DISABLE_XET='1')
+    env['PYTHONPATH'] = str(ROOT)
     code = f'from videomamba_nb.zoo import fetch_weights; print(fetch_weights({NAME!r}))'
     out = subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True, cwd=cache.parent)
     assert out.returncode == 0, out.stderr[-2000:]
@@ -252,7 +255,8 @@ def test_offline_mode_asks_nobody(hub, monkeypatch):
 
 @pytest.mark.parametrize('status,error,words', [
     (404, FileNotFoundError, ['has no']), (401, PermissionError, ['401','hf auth login']), (403, PermissionError, ['403']),
-    (410, ConnectionError, []), (429, ConnectionError, []), (500, ConnectionError, ['500']), (503, ConnectionError, ['503'])])
+    (410, ConnectionError, []), (429, ConnectionError, []), (500, ConnectionError, ['500']),
+    (503, ConnectionError, ['503'])])
 def test_refusals(hub, cache, status, error, words):
     hub.put(status=status)
     fails(error, *words, find_weights(NAME).urls[1])
@@ -375,8 +379,9 @@ def test_label_names(hub):
     before = len(hub.log)
     assert [label_names(o) for o in ('breakfast','coin','5M')] == [None]*3 and len(hub.log) == before
 
-@pytest.mark.parametrize('content', [b'', b'{', b'[]', b'7', CLASSES.replace(b'"399"', b'"400"'), CLASSES.replace(b'"class 7"', b'7'),
-                                     PAGE, b'\xff\xfe', json.dumps({str(i): 'x' for i in range(401)}).encode()])
+@pytest.mark.parametrize('content', [
+    b'', b'{', b'[]', b'7', CLASSES.replace(b'"399"', b'"400"'), CLASSES.replace(b'"class 7"', b'7'), PAGE, b'\xff\xfe',
+    json.dumps({str(i): 'x' for i in range(401)}).encode()])
 def test_damaged_label_names(hub, cache, content):
     hub.put_labels(content)
     with pytest.warns(UserWarning, match='kinetics400-id2label.json is left aside'): assert label_names('k400') is None
@@ -427,7 +432,8 @@ def test_the_table_is_shipped():
 
 def test_import_is_light():
     code = 'import sys; import videomamba_nb.zoo; print(*sorted({k.split(".")[0] for k in sys.modules}))'
-    out = subprocess.run([sys.executable, '-c', code], env=os.environ | {'PYTHONPATH': str(ROOT)}, capture_output=True, text=True)
+    env = os.environ | {'PYTHONPATH': str(ROOT)}
+    out = subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True)
     assert not {'torch','numpy','huggingface_hub','matplotlib'} & set(out.stdout.split()) and out.returncode == 0
 
 @given(st.text(max_size=60))
@@ -435,7 +441,8 @@ def test_any_name_is_found_or_refused(name):
     try: assert isinstance(find_weights(name), Published)
     except ValueError as e: assert 'list_weights() shows all' in str(e) and len(str(e)) < 700
 
-@given(st.sampled_from(('data','model','frames','res','init','task')), st.one_of(st.text(max_size=20), st.integers(), st.none(), st.booleans()))
+@given(st.sampled_from(('data','model','frames','res','init','task')),
+       st.one_of(st.text(max_size=20), st.integers(), st.none(), st.booleans()))
 def test_any_filter_selects_or_is_refused(column, value):
     try: assert len(list_weights(**{column: value})) > 0
     except ValueError as e: assert f'{column}={value!r}' in str(e) and 'known: ' in str(e)

@@ -27,7 +27,7 @@ import videomamba_nb
 from videomamba_nb import block_cpu, block_ops, bmamba, build, cli, contract, core, data, demo, digits, evaluate
 from videomamba_nb import explorer, model, reading, recipe, scan, scan_chunked, scan_cpu, scan_order
 from videomamba_nb import scan_triton, scan_triton_bwd
-from videomamba_nb import ssm, train, triton_kernels, video, viz
+from videomamba_nb import ssm, train, triton_kernels, video, viz, zoo
 
 del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
 
@@ -216,6 +216,17 @@ def call_model(tmp):
     for name in model.list_models(): model.create_model(name, depth=1, img_size=32, num_frames=1, num_classes=2)
     model.save_model(m, tmp/'m.safetensors', classes=['a'])
     model.load_model(str(tmp/'m.safetensors'))
+
+def call_zoo(tmp):
+    row = zoo.find_weights('t16_k400_f8_res224')
+    row.file, row.urls, row.protocol, row.config()
+    zoo.find_weights(Path(row.file)).config(), zoo.find_weights('t16_in1k_res224').protocol
+    table = zoo.list_weights('k400', ('tiny', 'small'), 8, [224], 'in1k', 'video', top1=70)
+    table.names, table[:1], repr(table), table._repr_html_()
+    (tmp/'mine.pth').touch()
+    zoo.fetch_weights(tmp/'mine.pth'), zoo.forget_weights(str(tmp/'mine.pth')), zoo.forget_weights(row.name, tmp)
+    with suppress(OSError): zoo.fetch_weights(row.name, cache_dir=tmp, local_files_only=True, revision='main')
+    zoo.label_names('coin'), zoo.label_names('k400', cache_dir=str(tmp), local_files_only=True)
 
 def call_triton(tmp):
     os.environ['TRITON_INTERPRET'] = '1'
