@@ -24,8 +24,8 @@ import videomamba_nb
 
 # %% ../nbs/21b_zoo.ipynb #aefcb114
 SIZES = { # model: (blocks, width of a token)
-    'videomamba_tiny': (24, 192), 'videomamba_small': (24, 384), 'videomamba_middle': (32, 576),
-    'videomamba_base': (24, 768)}
+    'videomamba_tiny': (24, 192), 'videomamba_small': (24, 384),
+    'videomamba_middle': (32, 576), 'videomamba_base': (24, 768)}
 
 # %% ../nbs/21b_zoo.ipynb #f56aa6d4
 _HUB = 'OpenGVLab/VideoMamba'
@@ -64,39 +64,35 @@ class Published(_Row):
     data:str # Trained on: 'in1k', 'k400', 'ssv2', 'breakfast', 'coin', or pairs of clip and text
     task:str # 'image', 'video', 'masked' or 'video-text'
     init:str # Started from: 'scratch', 'self-distillation', 'in1k', 'k400', 'mask' or 'mask+k400'
-    frames:int | None # Frames of a clip, None for pictures
     res:int # Height and width in pixels
-    classes:int | None # Scores, None without a head
-    clips:int | None # Temporal views of the published test
-    crops:int | None # Spatial views of it
-    top1:float | None # Published accuracy in percent
-    top5:float | None # The same with five answers
-    gflops:float | None # Published cost of one view
+    frames:int | None=None # Frames of a clip, None for pictures
+    classes:int | None=None # Scores, None without a head
+    clips:int | None=None # Temporal views of the published test
+    crops:int | None=None # Spatial views of it
+    top1:float | None=None # Published accuracy in percent
+    top5:float | None=None # The same with five answers
+    gflops:float | None=None # Published cost of one view
     stored:int | None=None # Frames that the file holds, if not `frames`
     note:str='' # What is known to be wrong or doubtful, and how well it is known
 
-# %% ../nbs/21b_zoo.ipynb #345e8896
-_KINDS = (dict.fromkeys(('frames', 'res', 'classes', 'clips', 'crops', 'stored'), int) |
-          dict.fromkeys(('top1', 'top5', 'gflops'), float) | dict(note=str))
+# %% ../nbs/21b_zoo.ipynb #c4838831
+_DIGITS = dict(top1='.1f', top5='.1f', gflops='g') # columns of floats, and how to print them
 
-def _typed(row):
-    "A row of the table with numbers for numbers, and None where nothing is known."
-    return Published(**{k: _KINDS.get(k, str)(v) if v or k == 'note' else None for k,v in row.items()})
+def _typed(k, v): return float(v) if k in _DIGITS else int(v) if v.isdigit() else v
 
 @cache
 def _published():
     "All rows of the shipped table."
     path = Path(videomamba_nb.__file__).parent/'shipped'/'checkpoints.csv'
-    with open(path, encoding='utf-8', newline='') as f: return tuple(map(_typed, csv.DictReader(f)))
+    with open(path, encoding='utf-8', newline='') as f: rows = list(csv.DictReader(f))
+    return tuple(Published(**{k: _typed(k, v) for k,v in row.items() if v}) for row in rows)
 
 # %% ../nbs/21b_zoo.ipynb #52eb1ae0
 _HEAD = ('name', 'init', 'frames', 'res', 'views', 'top1', 'top5', 'gflops')
-_DIGITS = dict(top1='.1f', top5='.1f', gflops='g')
-_EMPTY = 'no published weights fit'
 
 def _texts(o):
     "A row as text, one entry per column of `_HEAD`."
-    values = dict(vars(o), views=f'{o.clips} x {o.crops}' if o.clips else None)
+    values = vars(o) | dict(name=o.name+' *'*bool(o.note), views=o.clips and f'{o.clips} x {o.crops}')
     values |= {k: f'{values[k]:{kind}}' for k,kind in _DIGITS.items() if values[k] is not None}
     return ['' if values[k] is None else str(values[k]) for k in _HEAD]
 
@@ -113,28 +109,24 @@ class WeightsTable(list):
         return WeightsTable(found) if isinstance(i, slice) else found
 
     def __repr__(self):
-        if not self: return _EMPTY
-        lines = [list(_HEAD)] + [_texts(o) for o in self]
-        for line,o in zip(lines[1:], self): line[0] += ' *'*bool(o.note)
+        if not self: return 'no published weights fit'
+        lines = [_HEAD, *map(_texts, self)]
         widths = [max(map(len, column)) for column in zip(*lines)]
         out = ['  '.join(t.rjust(w) if i > 1 else t.ljust(w) for i,(t,w) in enumerate(zip(line, widths)))
                for line in lines]
         return '\n'.join(out + ['* has a note: find_weights(name).note']*any(o.note for o in self))
 
     def _repr_html_(self):
-        if not self: return f'<i>{_EMPTY}</i>'
+        if not self: return repr(self)
         line = lambda texts, tag: ''.join(f'<{tag}>{html.escape(t)}</{tag}>' for t in texts)
         body = ''.join(f'<tr>{line([*_texts(o), o.note], "td")}</tr>' for o in self)
         return f'<table><thead><tr>{line([*_HEAD, "note"], "th")}</tr></thead><tbody>{body}</tbody></table>'
 
-# %% ../nbs/21b_zoo.ipynb #8c067e77
+# %% ../nbs/21b_zoo.ipynb #65f773ee
 _SHORT = {
-    'model': dict(tiny='videomamba_tiny', ti='videomamba_tiny', t='videomamba_tiny', small='videomamba_small',
-                  s='videomamba_small', middle='videomamba_middle', m='videomamba_middle',
-                  base='videomamba_base', b='videomamba_base'),
-    'data': {'imagenet': 'in1k', 'imagenet-1k': 'in1k', 'imagenet1k': 'in1k', 'kinetics': 'k400',
-             'kinetics-400': 'k400', 'kinetics400': 'k400', 'sthsthv2': 'ssv2',
-             'something-something-v2': 'ssv2'}}
+    'model': {s: o for o in SIZES for s in (o[11:], o[11])} | {'ti': 'videomamba_tiny'},
+    'data': {'imagenet': 'in1k', 'imagenet-1k': 'in1k', 'kinetics': 'k400', 'kinetics-400': 'k400',
+             'kinetics400': 'k400', 'sthsthv2': 'ssv2', 'something-something-v2': 'ssv2'}}
 
 def _known(column, value):
     "The values meant by one value or several; `ValueError` lists what the column holds."
@@ -143,8 +135,7 @@ def _known(column, value):
     asked = value if isinstance(value, (tuple, list, set)) else (value,)
     for o in asked:
         if str(o).lower() not in names:
-            known = ', '.join(map(str, values))
-            raise ValueError(f'no published weights with {column}={o!r}; known: {known}')
+            raise ValueError(f'nothing published with {column}={o!r}; known: {", ".join(map(str, values))}')
     return {names[str(o).lower()] for o in asked}
 
 # %% ../nbs/21b_zoo.ipynb #11bc482e
@@ -155,18 +146,14 @@ def list_weights(
     res:int | str | tuple | list | None=None, # Height and width in pixels
     init:str | tuple | list | None=None, # What training started from
     task:str | tuple | list | None=None, # 'image', 'video', 'masked' or 'video-text'
-    top1:float | None=None, # Least published accuracy, in percent
+    top1:float | int | None=None, # Least published accuracy, in percent
 )->WeightsTable: # Rows in the authors' order
     "Published weights that fit all that is asked; `ValueError` lists the known values for an unknown one."
-    rows = _published()
     asked = dict(data=data, model=model, frames=frames, res=res, init=init, task=task)
-    for column,value in asked.items():
-        if value is None: continue
-        allowed = _known(column, value)
-        rows = [o for o in rows if getattr(o, column) in allowed]
-    if top1 is None: return WeightsTable(rows)
-    if not 1 < top1 <= 100: raise ValueError(f'top1 is in percent, from 1 to 100, found {top1}')
-    return WeightsTable(o for o in rows if o.top1 is not None and o.top1 >= top1)
+    allowed = {k: _known(k, v) for k,v in asked.items() if v is not None}
+    if top1 is not None and not 1 < top1 <= 100: raise ValueError(f'top1 is in percent, found {top1}')
+    rows = [o for o in _published() if all(getattr(o, k) in v for k,v in allowed.items())]
+    return WeightsTable(o for o in rows if top1 is None or (o.top1 or 0) >= top1)
 
 # %% ../nbs/21b_zoo.ipynb #f2dc1c93
 def find_weights(
@@ -178,15 +165,11 @@ def find_weights(
     for known in (key, f'videomamba_{key}'):
         if known in rows: return rows[known]
     near = difflib.get_close_matches(key, rows, n=3, cutoff=.7)
-    near = f'close to it: {", ".join(near)}; ' if near else ''
-    raise ValueError(f'no published weights are called {key!r}; {near}list_weights() shows all')
+    hint = f'close to it: {", ".join(near)}' if near else 'list_weights() shows all names'
+    raise ValueError(f'no published weights are called {key!r}; {hint}')
 
-# %% ../nbs/21b_zoo.ipynb #ae35d3b3
-def _sha256(path):
-    h = hashlib.sha256()
-    with open(path, 'rb') as f:
-        while block := f.read(1 << 20): h.update(block)
-    return h.hexdigest()
+# %% ../nbs/21b_zoo.ipynb #b2baec97
+def _sha256(path): return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 def _speaks_against(path, etag=None):
     "Why a file cannot hold the weights that were asked for, or '' if nothing is wrong with it."
@@ -203,35 +186,35 @@ def _speaks_against(path, etag=None):
         return 'its bytes are not those that the Hub announced (SHA-256)'
     return ''
 
-# %% ../nbs/21b_zoo.ipynb #dc1ed449
-def _download(repo, file, kind, options, wait=None):
-    "(path in the cache, hash or None if it was there); any error of the client, at most `wait` seconds late."
+# %% ../nbs/21b_zoo.ipynb #77d64a0c
+def _download(repo, file, kind, wait, cache_dir=None, force_download=False, local_files_only=False,
+              token=None, revision=None):
+    "(path in the cache, hash or None if it was there); any error of the client, after one question."
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub import try_to_load_from_cache
-    where = dict(repo_id=repo, filename=file, repo_type=kind, revision=options['revision'])
-    have = try_to_load_from_cache(**where, cache_dir=options['cache_dir'])
-    if isinstance(have, str) and not options['force_download']: return Path(have), None
+    where = dict(repo_id=repo, filename=file, repo_type=kind, revision=revision)
+    have = try_to_load_from_cache(**where, cache_dir=cache_dir)
+    if isinstance(have, str) and not force_download: return Path(have), None
     lacks = 'force_download needs a network' if isinstance(have, str) else 'it is not in the cache'
-    if options['local_files_only']: raise ConnectionError(f'{lacks}, and local_files_only was asked for')
+    if local_files_only: raise ConnectionError(f'{lacks}, and local_files_only was asked for')
     if constants.HF_HUB_OFFLINE: raise ConnectionError(f'{lacks}, and HF_HUB_OFFLINE is set')
-    wait = min(wait or constants.HF_HUB_ETAG_TIMEOUT, constants.HF_HUB_ETAG_TIMEOUT)
-    about = get_hf_file_metadata(hf_hub_url(**where), token=options['token'], timeout=wait)
-    rest = {k: v for k,v in options.items() if k != 'revision'}
-    return Path(hf_hub_download(**where, **rest, etag_timeout=wait)), about.etag
+    how = dict(cache_dir=cache_dir, force_download=force_download, token=token)
+    wait = min(wait, constants.HF_HUB_ETAG_TIMEOUT)
+    about = get_hf_file_metadata(hf_hub_url(**where), token=token, timeout=wait)
+    return Path(hf_hub_download(**where, **how, etag_timeout=wait)), about.etag
 
-# %% ../nbs/21b_zoo.ipynb #493c8a88
-def _trouble(e, row, options):
+# %% ../nbs/21b_zoo.ipynb #146f3338
+def _trouble(e, row, revision):
     "The error to raise instead of one of the client's."
     status,code = getattr(getattr(e, 'response', None), 'status_code', None),getattr(e, 'errno', None)
     why = ' '.join(str(e).split())[:160] or type(e).__name__
     by_hand = f'Or get it by hand, from {" or ".join(row.urls)}, and give the path of the file'
     if status == 404:
-        version = options['revision'] or 'main'
-        return FileNotFoundError(f'{_HUB} on the Hub has no {row.file} in version {version}. {by_hand}')
+        return FileNotFoundError(f'no {row.file} in {_HUB} on the Hub, version {revision or "main"}. {by_hand}')
     if status in (401, 403):
         return PermissionError(f'the Hub does not hand out {row.file} ({status}): '
                                f'log in with "hf auth login", or try token=False. {by_hand}')
-    if code in (errno.ENOSPC, errno.EDQUOT) or code and getattr(e, 'filename', None):
+    if code == errno.ENOSPC or code and getattr(e, 'filename', None):
         return OSError(f'{row.file} could not be written to the cache: {os.strerror(code)}. '
                        'Make room, or name another folder with cache_dir')
     return ConnectionError(f'{row.file} could not be downloaded: {why}. {by_hand}')
@@ -277,12 +260,11 @@ def fetch_weights(
     revision:str | None=None, # Version on the Hub: branch, tag or commit; 'main' if left out
 )->Path: # The file
     "A published file, downloaded if it is not there yet; `OSError` or `ValueError` says what to do."
+    options = {k: v for k,v in locals().items() if k != 'name'}
     if Path(name).is_file(): return Path(name)
     row = find_weights(name)
-    options = dict(cache_dir=cache_dir, force_download=force_download, local_files_only=local_files_only,
-                   token=token, revision=revision)
-    try: path,etag = _download(_HUB, row.file, 'model', options)
-    except Exception as e: raise _trouble(e, row, options) from None
+    try: path,etag = _download(_HUB, row.file, 'model', 60, **options)
+    except Exception as e: raise _trouble(e, row, revision) from None
     why = _speaks_against(path, etag)
     if not why: return path
     forget_weights(path)
@@ -296,28 +278,22 @@ _LABELS = {'in1k': ('imagenet-1k-id2label.json', 1000), 'k400': ('kinetics400-id
 def _read_labels(path, n):
     "n names in the order of their numbers; `ValueError` unless the file holds exactly these."
     try: found = {int(k): v for k,v in json.loads(Path(path).read_text(encoding='utf-8')).items()}
-    except (AttributeError, TypeError) as e: raise ValueError('it is no dict of numbers and names') from e
-    if sorted(found) != list(range(n)): raise ValueError(f'it does not number {n} classes from 0 to {n-1}')
-    if not all(isinstance(o, str) and o for o in found.values()): raise ValueError('some names are no text')
+    except (AttributeError, TypeError, RecursionError): found = {} # no dict of numbers and names
+    if sorted(found) != list(range(n)) or not all(isinstance(o, str) and o for o in found.values()):
+        raise ValueError(f'it does not name {n} classes from 0 to {n-1}')
     return [found[i] for i in range(n)]
 
 # %% ../nbs/21b_zoo.ipynb #f3dbe94f
 def label_names(
     data:str, # Data set, as for `list_weights`
-    *,
-    cache_dir:str | Path | None=None, # Cache of the Hub; the client's own if left out
-    force_download:bool=False, # Download again even if it is in the cache
-    local_files_only:bool=False, # Use no network
-    token:str | bool | None=None, # For the Hub
-    revision:str | None=None, # Version of the lists on the Hub
+    **options, # cache_dir, force_download, local_files_only, token, revision: as for `fetch_weights`
 )->list | None: # Names in the order of the scores, or None if there are none to be had
     "Names of the classes from the Hub or its cache; `ValueError` for an unknown data set only."
     data, = _known('data', data)
     if data not in _LABELS: return None
     file,n = _LABELS[data]
-    options = dict(cache_dir=cache_dir, force_download=force_download, local_files_only=local_files_only,
-                   token=token, revision=revision)
-    try: path,_ = _download('huggingface/label-files', file, 'dataset', options, wait=3)
+    try: path,_ = _download('huggingface/label-files', file, 'dataset', 3, **options)
+    except TypeError: raise # an option that does not exist
     except Exception: return None
     try: return _read_labels(path, n)
     except (ValueError, OSError) as e:

@@ -23,9 +23,9 @@ from huggingface_hub import constants
 from hypothesis import given
 from hypothesis import strategies as st
 from notebooks import ROOT
-from videomamba_nb.zoo import Published, fetch_weights, find_weights, forget_weights, label_names, list_weights
 
 from videomamba_nb import model, zoo
+from videomamba_nb.zoo import Published, fetch_weights, find_weights, forget_weights, label_names, list_weights
 
 NAME = 'videomamba_t16_k400_f8_res224'
 OTHER = 'videomamba_t16_k400_f16_res224'
@@ -123,9 +123,10 @@ def cache(tmp_path): return tmp_path/'cache'
 
 def point_to(monkeypatch, url, cache):
     "Send the Hub's client to another address, as its environment variables do before it is imported."
-    for name,value in dict(ENDPOINT=url, HUGGINGFACE_CO_URL_TEMPLATE=url+'/{repo_id}/resolve/{revision}/{filename}',
-                           HF_HUB_OFFLINE=False, HF_HUB_CACHE=str(cache), HF_HUB_DISABLE_XET=True,
-                           HF_HUB_ETAG_TIMEOUT=2, DOWNLOAD_CHUNK_SIZE=50_000).items(): monkeypatch.setattr(constants, name, value)
+    to = dict(ENDPOINT=url, HUGGINGFACE_CO_URL_TEMPLATE=url+'/{repo_id}/resolve/{revision}/{filename}',
+              HF_HUB_OFFLINE=False, HF_HUB_CACHE=str(cache), HF_HUB_DISABLE_XET=True, HF_HUB_ETAG_TIMEOUT=2,
+              DOWNLOAD_CHUNK_SIZE=50_000)
+    for name,value in to.items(): monkeypatch.setattr(constants, name, value)
     for name in ('HF_TOKEN','HTTP_PROXY','http_proxy','ALL_PROXY','all_proxy'): monkeypatch.delenv(name, raising=False)
     huggingface_hub.close_session()
 
@@ -257,7 +258,7 @@ def test_offline_mode_asks_nobody(hub, monkeypatch):
 # ---- the answer is no
 
 @pytest.mark.parametrize('status,error,words', [
-    (404, FileNotFoundError, ['has no']), (401, PermissionError, ['401','hf auth login']), (403, PermissionError, ['403']),
+    (404, FileNotFoundError, ['version main']), (401, PermissionError, ['401','hf auth login']), (403, PermissionError, ['403']),
     (410, ConnectionError, []), (429, ConnectionError, []), (500, ConnectionError, ['500']),
     (503, ConnectionError, ['503'])])
 def test_refusals(hub, cache, status, error, words):
@@ -383,7 +384,8 @@ def test_label_names(hub):
     assert [label_names(o) for o in ('breakfast','coin','5M')] == [None]*3 and len(hub.log) == before
 
 @pytest.mark.parametrize('content', [
-    b'', b'{', b'[]', b'7', CLASSES.replace(b'"399"', b'"400"'), CLASSES.replace(b'"class 7"', b'7'), PAGE, b'\xff\xfe',
+    b'', b'{', b'[]', b'7', b'['*200_000,
+    CLASSES.replace(b'"399"', b'"400"'), CLASSES.replace(b'"class 7"', b'7'), PAGE, b'\xff\xfe',
     json.dumps({str(i): 'x' for i in range(401)}).encode()])
 def test_damaged_label_names(hub, cache, content):
     hub.put_labels(content)
@@ -442,7 +444,7 @@ def test_import_is_light():
 @given(st.text(max_size=60))
 def test_any_name_is_found_or_refused(name):
     try: assert isinstance(find_weights(name), Published)
-    except ValueError as e: assert 'list_weights() shows all' in str(e) and len(str(e)) < 700
+    except ValueError as e: assert ('close to it: ' in str(e) or 'shows all' in str(e)) and len(str(e)) < 700
 
 @given(st.sampled_from(('data','model','frames','res','init','task')),
        st.one_of(st.text(max_size=20), st.integers(), st.none(), st.booleans()))
