@@ -210,7 +210,7 @@ def _trouble(e, row, revision):
     why = ' '.join(str(e).split())[:160] or type(e).__name__
     by_hand = f'Or get it by hand, from {" or ".join(row.urls)}, and give the path of the file'
     if status == 404:
-        return FileNotFoundError(f'no {row.file} in {_HUB} on the Hub, version {revision or "main"}. {by_hand}')
+        return FileNotFoundError(f'no {row.file} on the Hub in version {revision or "main"}. {by_hand}')
     if status in (401, 403):
         return PermissionError(f'the Hub does not hand out {row.file} ({status}): '
                                f'log in with "hf auth login", or try token=False. {by_hand}')

@@ -183,6 +183,12 @@ def test_force_download_asks_again(hub):
     assert b'old' in fetch_weights(NAME).read_bytes()
     assert b'new' in fetch_weights(NAME, force_download=True).read_bytes()
 
+def test_force_download_replaces_the_same_version(hub):
+    reply = hub.put(archive())
+    path = fetch_weights(NAME)
+    path.resolve().write_bytes(archive('damaged'))
+    assert fetch_weights(NAME, force_download=True).read_bytes() == reply.content
+
 def test_force_download_that_fails_keeps_the_old_file(hub):
     hub.put(archive())
     path = fetch_weights(NAME)
@@ -244,6 +250,11 @@ def test_nobody_there(monkeypatch, cache):
         fails(ConnectionError, *find_weights(NAME).urls, 'give the path')
     assert waits == [], 'no waiting between questions'
 
+def test_local_files_only_asks_nobody(hub):
+    hub.put(archive())
+    fails(ConnectionError, 'local_files_only', local_files_only=True)
+    assert label_names('k400', local_files_only=True) is None and hub.log == []
+
 def test_offline_mode_asks_nobody(hub, monkeypatch):
     hub.put(archive())
     monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', True)
@@ -258,7 +269,8 @@ def test_offline_mode_asks_nobody(hub, monkeypatch):
 # ---- the answer is no
 
 @pytest.mark.parametrize('status,error,words', [
-    (404, FileNotFoundError, ['version main']), (401, PermissionError, ['401','hf auth login']), (403, PermissionError, ['403']),
+    (404, FileNotFoundError, ['version main']), (401, PermissionError, ['401','hf auth login']),
+    (403, PermissionError, ['403']),
     (410, ConnectionError, []), (429, ConnectionError, []), (500, ConnectionError, ['500']),
     (503, ConnectionError, ['503'])])
 def test_refusals(hub, cache, status, error, words):
@@ -361,12 +373,15 @@ def test_forget_follows_links_inside_the_cache_only(cache, tmp_path):
     assert len(forget_weights(OTHER, cache)) == 1 and (tmp_path/'mine.pth').exists()
     assert [o for o in cache.rglob('*') if not o.is_dir()] == []
 
-def test_forget_spares_your_own_files(tmp_path):
+def test_forget_spares_your_own_files(hub, tmp_path):
+    hub.put(archive())
+    cached = fetch_weights(NAME)
     for path in (tmp_path/f'{NAME}.pth', tmp_path/'snapshots'/'best'/f'{NAME}.pth'):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
         assert forget_weights(path) == [] and path.exists()
         assert fetch_weights(path) == path
+    assert cached.is_file()
 
 
 # ---- names of classes
@@ -427,6 +442,10 @@ def test_every_row_is_whole():
         assert (o.top5 is not None) == (o.data in ('k400','ssv2') and tested)
         assert o.top1 is None or 60 < o.top1 < (o.top5 or 100)
         assert o.note == '' or o.note.endswith('.') and o.note.isascii()
+
+def test_the_file_that_holds_fewer_frames():
+    row, = [o for o in list_weights() if o.stored]
+    assert (row.name, row.frames, row.config()['num_frames']) == ('videomamba_m16_breakfast_mask_ft_f64_res224', 64, 32)
 
 def test_sizes_are_those_of_the_model():
     assert list(zoo.SIZES) == model.list_models()
