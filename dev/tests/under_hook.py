@@ -25,7 +25,7 @@ import torch
 
 import videomamba_nb
 from videomamba_nb import block_cpu, block_ops, bmamba, build, cli, contract, core, data, demo, digits, evaluate
-from videomamba_nb import explorer, model, reading, recipe, scan, scan_chunked, scan_cpu, scan_order
+from videomamba_nb import explorer, flops, model, reading, recipe, scan, scan_chunked, scan_cpu, scan_order
 from videomamba_nb import scan_triton, scan_triton_bwd
 from videomamba_nb import ssm, train, triton_kernels, video, viz
 
@@ -216,6 +216,16 @@ def call_model(tmp):
     for name in model.list_models(): model.create_model(name, depth=1, img_size=32, num_frames=1, num_classes=2)
     model.save_model(m, tmp/'m.safetensors', classes=['a'])
     model.load_model(str(tmp/'m.safetensors'))
+
+def call_flops(tmp):
+    m = model.VideoMamba(**SMALL)
+    for x in (None, (2, *m.input_shape), list((1, *m.input_shape)), torch.zeros(1, *m.input_shape)):
+        for convention in (*flops.PRICES, dict(matmul=.5)):
+            cost = flops.flops(m, x, convention)
+            cost.total, cost.giga, repr(cost+2*cost), cost._repr_html_(), cost.table()
+        flops.work(m, x)
+    flops.count_parameters(torch.nn.Linear(2, 3)), flops.count_parameters(m)
+    repr(flops.cost_table(['videomamba_tiny'], [(1, 32), (None, 32)]))
 
 def call_triton(tmp):
     os.environ['TRITON_INTERPRET'] = '1'
