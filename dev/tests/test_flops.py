@@ -133,7 +133,8 @@ def test_numbers_for_free():
     assert set().union(*work(make()).values()) == set(PRICES['operations'])
 
 @pytest.mark.parametrize('value,message', [
-    ((1, 3, 5, 16, 16), 'found (1, 3, 5, 16, 16)'), ((3, 4, 16, 16), 'this model reads'), ((), 'this model reads'), ((1, 3, 4, 16, -16), 'above 0'), ((1., 3, 4, 16, 16), 'above 0'), ('clip', "found 'clip'"),
+    ((1, 3, 5, 16, 16), 'found (1, 3, 5, 16, 16)'), ((3, 4, 16, 16), 'this model reads'), ((), 'this model reads'),
+    ((1, 3, 4, 16, -16), 'above 0'), ((1., 3, 4, 16, 16), 'above 0'), ('clip', "found 'clip'"),
     (torch.zeros(1, 3, 4, 16), 'this model reads'), (torch.zeros(()), 'this model reads'),
     (torch.zeros(0, 3, 4, 16, 16), 'one clip or more')])
 def test_bad_input(value, message):
