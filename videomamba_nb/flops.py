@@ -207,13 +207,13 @@ def _cost_row(name, frames, pixels):
     return dict(model=name, frames=frames, pixels=pixels, tokens=math.prod(model.grid)+1, million=params/1e6,
                 printed=printed, paper=paper, complete=complete, ratio=complete/paper)
 
-# %% ../nbs/23_flops.ipynb #48da1ce0
+# %% ../nbs/23_flops.ipynb #77c9aaab
 def cost_table(
-    names:list | None=None, # From `list_models()`; all if left out
+    names:str | list | None=None, # One or several of `list_models()`; all if left out
     sizes:list | None=None, # Pairs (frames, pixels), frames None for a picture; the printed ones if left out
 )->Rows: # model, frames, pixels, tokens, million parameters, printed, paper, complete (all giga), ratio
     "Published models at many sizes, beside what the paper prints; `ValueError` for an unknown name or size."
-    names = list_models() if names is None else names
+    names = [names] if isinstance(names, str) else list_models() if names is None else names
     for name in names:
         if name not in _SIZES: raise ValueError(f'unknown model {name!r}; known: {", ".join(_SIZES)}')
     wanted = [(n,*s) for n in names for s in sizes or _PRINTED]

@@ -146,6 +146,7 @@ def test_bad_arguments():
         with pytest.raises(ValueError, match='known: '): flops(make(), convention=convention)
     with pytest.raises(TypeError, match='found Linear'): flops(nn.Linear(2, 2))
     with pytest.raises(ValueError, match='unknown model'): cost_table(['videomamba_huge'])
+    with pytest.raises(ValueError, match='unknown model'): cost_table('videomamba_huge')
 
 def test_costs_print():
     cost = Cost(dict(a=3_000_000, b=1_000_000), 'paper')
