@@ -24,8 +24,7 @@ import numpy as np
 import torch
 
 import videomamba_nb
-from videomamba_nb import adapt, block_cpu, block_ops, bmamba, build, cli, contract, core, data, demo, digits, evaluate
-from videomamba_nb import explorer, model, pretrained, reading, recipe, scan, scan_chunked, scan_cpu, scan_order
+from videomamba_nb import adapt, block_cpu, block_ops, bmamba, build, cli, contract, core, data, demo, digits, evaluate, explorer, flops, model, pretrained, reading, recipe, scan, scan_chunked, scan_cpu, scan_order
 from videomamba_nb import scan_triton, scan_triton_bwd
 from videomamba_nb import ssm, train, triton_kernels, video, viz, weights, zoo
 
@@ -250,6 +249,16 @@ def call_zoo(tmp):
     zoo.fetch_weights(tmp/'mine.pth'), zoo.forget_weights(str(tmp/'mine.pth')), zoo.forget_weights(row.name, tmp)
     with suppress(OSError): zoo.fetch_weights(row.name, cache_dir=tmp, local_files_only=True, revision='main')
     zoo.label_names('coin'), zoo.label_names('k400', cache_dir=str(tmp), local_files_only=True)
+
+def call_flops(tmp):
+    m = model.VideoMamba(**SMALL)
+    for x in (None, (2, *m.input_shape), list((1, *m.input_shape)), torch.zeros(1, *m.input_shape)):
+        for convention in (*flops.PRICES, dict(matmul=.5)):
+            cost = flops.flops(m, x, convention)
+            cost.total, cost.giga, repr(cost+2*cost), cost._repr_html_(), cost.table()
+        flops.work(m, x)
+    flops.count_parameters(torch.nn.Linear(2, 3)), flops.count_parameters(m)
+    repr(flops.cost_table(['videomamba_tiny'], [(1, 32), (None, 32)]))
 
 def call_triton(tmp):
     os.environ['TRITON_INTERPRET'] = '1'
