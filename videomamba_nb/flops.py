@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from .bmamba import RMSNorm
-from .model import _SIZES, VideoMamba, create_model, list_models
+from .model import VideoMamba, create_model, list_models
+from .zoo import SIZES
 
 # %% ../nbs/23_flops.ipynb #96694bdb
 PRICES = { # convention -> what one unit of each kind of work counts; a kind that is left out is free
@@ -198,7 +199,7 @@ def _cost_row(name, frames, pixels):
     "One row of `cost_table`, from a model of one layer."
     classes = 1000 if frames is None else 400
     model = create_model(name, depth=1, img_size=pixels, num_frames=frames, num_classes=classes)
-    layer,depth = model.layers[0],_SIZES[name][0]
+    layer,depth = model.layers[0],SIZES[name][0]
     parts = _work(model, [(layer.mixer,1)]*depth)
     paper,complete = (sum(PRICES[o].get(k, 0)*n for c in parts.values() for k,n in c.items())/1e9
                       for o in ('paper', 'complete'))
@@ -215,7 +216,7 @@ def cost_table(
     "Published models at many sizes, beside what the paper prints; `ValueError` for an unknown name or size."
     names = [names] if isinstance(names, str) else list_models() if names is None else names
     for name in names:
-        if name not in _SIZES: raise ValueError(f'unknown model {name!r}; known: {", ".join(_SIZES)}')
+        if name not in SIZES: raise ValueError(f'unknown model {name!r}; known: {", ".join(SIZES)}')
     wanted = [(n,*s) for n in names for s in sizes or _PRINTED]
     rows = [_cost_row(*o) for o in wanted]
     return Rows([r for r in rows if sizes or r['printed'] is not None])

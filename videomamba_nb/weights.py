@@ -202,7 +202,7 @@ def load_weights(
     if head not in ('auto','drop'): raise ValueError(f"head must be 'auto' or 'drop', found {head!r}")
     state,name,notes,config = _source(source, key)
     info,want,report = describe_state(state),model.state_dict(keep_vars=True),Report(name, notes)
-    if any(v.is_meta for v in want.values()): raise ValueError('the model is on the meta device, without memory')
+    if any(v.is_meta for v in want.values()): raise ValueError('the model is on the meta device: no memory')
     if bad := _bad_numbers(state): raise WeightsError(f'{name}: {_some(bad)}')
     may_miss = _adapted(model, state, want, report, center, head, config)
     report.loaded,missing,report.problems = _account(state, want, may_miss)

@@ -24,9 +24,10 @@ import numpy as np
 import torch
 
 import videomamba_nb
-from videomamba_nb import adapt, block_cpu, block_ops, bmamba, build, cli, contract, core, data, demo, digits, evaluate, explorer, flops, model, pretrained, reading, recipe, scan, scan_chunked, scan_cpu, scan_order
-from videomamba_nb import scan_triton, scan_triton_bwd
-from videomamba_nb import ssm, train, triton_kernels, video, viz, weights, zoo
+from videomamba_nb import adapt, block_cpu, block_ops, bmamba, build, cli, contract, core, data, demo, digits
+from videomamba_nb import evaluate, explorer, flops, model, pretrained, reading, recipe, scan, scan_chunked, scan_cpu
+from videomamba_nb import scan_order, scan_triton, scan_triton_bwd, ssm, train, triton_kernels, video, viz, weights
+from videomamba_nb import zoo
 
 del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
 
