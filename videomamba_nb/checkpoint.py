@@ -200,7 +200,8 @@ class StateInfo:
 
     def __repr__(self):
         frame = f'{self.grid} x {self.grid} tokens' if self.grid else 'tokens'
-        parts = [f'{self.kind}, {self.depth} x {self.embed_dim}' if self.depth else self.kind]
+        size = [f'{self.depth} x {self.embed_dim}' if self.depth else f'width {self.embed_dim}']
+        parts = [self.kind] + size*bool(self.embed_dim)
         if self.patch_size: parts.append(f'{frame} of {self.patch_size} pixels')
         if self.t: parts.append(f'{self.t} x {self.kernel_size} frames')
         if self.num_classes: parts.append(f'{self.num_classes} classes')
@@ -273,7 +274,7 @@ def config_of(
     clips = info.kernel_size is not None
     sizes = ('depth', 'embed_dim', 'channels', 'patch_size', 'grid') + ('t',)*clips
     missing = [k for k in sizes if getattr(info, k) is None]
-    if missing: raise WeightsError(f'no VideoMamba can be built from {info}: unknown are {_some(missing)}')
+    if missing: raise WeightsError(f'these weights do not tell {_some(missing)} of their model: {info}')
     patch = info.patch_size
     img_size = tuple(info.grid*o for o in patch) if isinstance(patch, tuple) else info.grid*patch
     config = dict(img_size=img_size, patch_size=patch, depth=info.depth, embed_dim=info.embed_dim,

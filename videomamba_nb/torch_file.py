@@ -53,7 +53,6 @@ def _tensor(block, offset, size, stride, grad=False, hooks=None, metadata=None):
     if len(size) != len(stride) or len(size) > 16: raise damaged('a tensor of impossible shape')
     if not all(type(o) is int and 0 <= o < 2**60 for o in (offset, *size, *stride)):
         raise damaged('a tensor whose shape is not made of whole numbers')
-    if metadata: raise WeightsError('holds conjugated or negated tensors; save them with resolve_conj()')
     n,last = math.prod(size),offset+sum((a-1)*b for a,b in zip(size, stride))
     if n > len(block) or (n and last >= len(block)):
         raise damaged(f'a tensor of shape {tuple(size)} is larger than its {len(block)} numbers')
@@ -139,7 +138,7 @@ _STEPS = { # instruction: (values it takes, what it makes of them)
     'APPEND': (2, _into(list)), 'APPENDS': (-2, _into(list)), 'SETITEM': (3, _into(dict)),
     'SETITEMS': (-2, _into(dict)), 'REDUCE': (2, _call), 'NEWOBJ': (2, _call), 'BUILD': (2, _build)}
 _VALUES = {'BININT', 'BININT1', 'BININT2', 'BINFLOAT', 'BINUNICODE', 'SHORT_BINSTRING', 'LONG1'}
-_STEPS_MOST = 1_000_000 # a file of 4500 tensors needs about 100 000
+_STEPS_MOST = 1_000_000 # room for 30 000 tensors
 
 # %% ../nbs/05_torch_file.ipynb #cbc3f4f9
 def walk_pickle(
@@ -163,7 +162,9 @@ def walk_pickle(
         elif name in ('BINPUT', 'LONG_BINPUT'): memo[arg] = stack[-1]
         elif name in ('BINGET', 'LONG_BINGET'): stack.append(memo[arg])
         elif name == 'STOP': return stack.pop()
-        elif name != 'PROTO':
+        elif name == 'PROTO':
+            if arg != 2: raise WeightsError(f'is written with pickle_protocol={arg}; save it with 2')
+        else:
             raise WeightsError(f'uses {name}, an instruction that torch.save does not write; nothing was run')
 
 # %% ../nbs/05_torch_file.ipynb #473bd8f0

@@ -84,10 +84,11 @@ def test_kinds_of_numbers(tmp_path, dtype):
     state = {'w': torch.arange(6).reshape(2, 3).to(dtype)}
     for how in ({}, OLD): assert same(read_file(put(tmp_path, torch_bytes(state, **how)))[0], state)
 
-@pytest.mark.parametrize('protocol', [2, 3, 4, 5])
+@pytest.mark.parametrize('protocol', [3, 4, 5])
 def test_versions_of_pickle(tmp_path, protocol):
+    "`weights_only` reads version 2 alone."
     for how in ({}, OLD):
-        assert same(read_file(put(tmp_path, torch_bytes(STATE, pickle_protocol=protocol, **how)))[0], STATE)
+        refused(put(tmp_path, torch_bytes(STATE, pickle_protocol=protocol, **how)), f'pickle_protocol={protocol}')
 
 def training_file():
     model = torch.nn.Linear(4, 2)
@@ -105,7 +106,8 @@ def training_file():
 def test_a_training_file_opens_whole(tmp_path, how):
     full = training_file()
     content,_ = read_file(put(tmp_path, torch_bytes(full, **how)))
-    assert content.keys() == full.keys() and content['args'].window_size == (8, 14, 14) and content['args'].output_dir == 'runs'
+    args = content['args']
+    assert content.keys() == full.keys() and args.window_size == (8, 14, 14) and str(args.output_dir) == 'runs'
     assert content['lr_scheduler']['milestones'] == {2: 1, 4: 1}
     state,notes = unwrap(content)
     assert same(state, full['model']) and 'optimizer' in notes[0]
@@ -120,7 +122,8 @@ def test_a_tensor_outlives_its_file(tmp_path):
 
 def test_location_is_ignored(tmp_path):
     "A file that was saved on a GPU opens without one."
-    assert same(read_file(put(tmp_path, rezip(lambda d: d.replace(b'\x03\0\0\0cpu', b'\x06\0\0\0cuda:3'))))[0], STATE)
+    data = rezip(lambda d: d.replace(b'\x03\0\0\0cpu', b'\x06\0\0\0cuda:3'))
+    assert b'cuda:3' in data and same(read_file(put(tmp_path, data))[0], STATE)
 
 # ---- damaged archives
 
@@ -167,8 +170,7 @@ ARCHIVES = {
     'compressed': (rezip(compress=zipfile.ZIP_DEFLATED), 'unpack'),
     'a bomb': (rezip(compress=zipfile.ZIP_DEFLATED, data__0=bytes(10**7)), 'unpack'),
     'overlapping members': (overlapping(), 'unpack'),
-    'big endian': (rezip(byteorder=b'big'), 'byte order'),
-    'wrong magic': (b'QK'+ZIP[2:], 'no known format'),
+    'wrong magic': (b'QK'+ZIP[2:], 'neither .pth nor .safetensors'),
     'half a description': (rezip(lambda d: d[:60]), 'damaged'),
     'an empty description': (with_program(b''), 'damaged'),
     'noise as description': (with_program(bytes(range(128, 256))), ''),
@@ -211,8 +213,7 @@ def forge(size=b'(K\x04K\x03t', stride=b'(K\x03K\x01t', offset=b'K\x00', numel=b
     program = b'\x80\x02}X\x01\0\0\0w'+call+b'('+storage+offset+size+stride+b'\x89}tRs.'
     out = io.BytesIO()
     with zipfile.ZipFile(out, 'w') as z:
-        z.writestr('a/data.pkl', program)
-        z.writestr('a/data/0', bytes(nbytes))
+        for k,v in (('data.pkl', program), ('data/0', bytes(nbytes)), ('version', b'3\n')): z.writestr(f'a/{k}', v)
     return out.getvalue()
 
 def test_the_forged_file_is_right(tmp_path):
@@ -253,7 +254,7 @@ CALLS = {
     'the shell': (lambda: Call(os.system, f'touch {MARKER}'), 'system'),
     'eval': (lambda: Call(eval, f"open({MARKER!r}, 'w')"), 'eval'),
     'exec': (lambda: Call(exec, f"open({MARKER!r}, 'w')"), 'exec'),
-    'getattr': (lambda: Call(getattr, os, 'system'), ''),
+    'getattr': (lambda: Call(getattr, Own, 'x'), 'getattr'),
     'a process': (lambda: Call(subprocess.run, ['touch', MARKER]), 'run'),
     'a file': (lambda: Call(open, MARKER, 'w'), 'open'),
     'torch.load': (lambda: Call(torch.load, MARKER), 'load'),
@@ -264,7 +265,7 @@ CALLS = {
 }
 
 @pytest.mark.parametrize('what', CALLS)
-@pytest.mark.parametrize('how', [{}, OLD, dict(pickle_protocol=4)])
+@pytest.mark.parametrize('how', [{}, OLD])
 def test_calls_are_refused_by_name(tmp_path, what, how):
     make,name = CALLS[what]
     try: data = torch_bytes({**STATE, 'args': {'deep': [make()]}}, **how)
@@ -274,10 +275,10 @@ def test_calls_are_refused_by_name(tmp_path, what, how):
 @pytest.mark.parametrize('what', CALLS)
 def test_plain_pickles_are_refused(tmp_path, what):
     make,name = CALLS[what]
-    for protocol in (2, 5):
-        try: data = pickle.dumps({'a': make()}, protocol)
-        except TypeError: return
-        refused(put(tmp_path, data), name)
+    try: data = pickle.dumps({'a': make()}, 2)
+    except TypeError: return
+    refused(put(tmp_path, data), name)
+    refused(put(tmp_path, pickle.dumps({'a': make()}, 5)), 'pickle_protocol=5')
 
 def test_an_old_text_pickle_is_refused(tmp_path):
     refused(put(tmp_path, pickle.dumps({'a': Call(os.system, f'touch {MARKER}')}, 0)), 'text')
@@ -303,7 +304,7 @@ PROGRAMS = {
     'items of a list': b'\x80\x02](K\x00K\x01u.',
     'a key without a value': b'\x80\x02}(K\x00u.',
     'a key that is a list': b'\x80\x02}]K\x01s.',
-    'a key that is a deep tuple': b'\x80\x02}'+nested(100000)[2:-1]+b'K\x01s.',
+    'a key that is a deep tuple': b'\x80\x02}'+nested(200000)[2:-1]+b'K\x01s.',
     'the state of a number': b'\x80\x02K\x01}b.',
     'the state of a class': b'\x80\x02cargparse\nNamespace\n}X\x08\0\0\0__init__K\x01sb.',
     'a deep list': b'\x80\x02'+b']'*100000+b'a'*99999+b'.',
@@ -326,7 +327,7 @@ def test_a_dict_that_holds_itself(tmp_path):
 
 def test_laughs(tmp_path):
     "A list of the same list twice, thirty times: small in memory, and nothing walks through it."
-    data = b'\x80\x02}X\x01\0\0\0a]q\0'+b''.join(b'](h%ch%ce' % (i, i)+b'q%c' % (i+1) for i in range(40))+b's.'
+    data = b'\x80\x02}X\x01\0\0\0a](]q\0'+b''.join(b'](h%ch%ceq%c' % (i, i, i+1) for i in range(40))+b'es.'
     content,_ = read_file(put(tmp_path, with_program(data)))
     with pytest.raises(WeightsError) as e: unwrap(content)
     assert len(str(e.value)) < 600
@@ -335,7 +336,6 @@ STREAMS = {
     'no blocks': lambda d: d[:d.rindex(b'.', 0, d.index(struct.pack('<3f', 0, 1, 2)))+1],
     'other sizes of blocks': lambda d: d.replace(struct.pack('<q', 12), struct.pack('<q', 2**40)),
     'a huge block': lambda d: d.replace(b'K\x0cN', b'J\0\0\0\x7fN'),
-    'big endian': lambda d: d.replace(b'little_endianq\2\x88', b'little_endianq\2\x89'),
     'another magic number': lambda d: d.replace(b'\xf9 j\xa8P', b'\xf9 j\xa8Q'),
 }
 
@@ -405,10 +405,12 @@ def test_an_empty_safetensors(tmp_path):
 
 OTHERS = {
     'empty': (b'', 'empty'), 'zeros': (bytes(5000), 'empty'), 'one byte': (b'\x80', ''),
-    'text': (b'Not found\n', 'text'), 'a page': (b'\n<!DOCTYPE html>\n<html>', 'web page'), 'XML': (b'<?xml version="1.0"?>', 'web page'),
+    'text': (b'Not found\n', 'text'), 'a page': (b'\n<!DOCTYPE html>\n<html>', 'web page'),
+    'XML': (b'<?xml version="1.0"?>', 'web page'),
     'a pointer of Git LFS': (b'version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 3\n', 'git lfs pull'),
     'text in another alphabet': ('Страница не найдена'.encode(), 'text'), 'JSON': (b'{"a": {"b": 1}}', 'text'),
-    'gzip': (b'\x1f\x8b\x08'+bytes(range(99)), 'no known format'), 'a picture': (b'\x89PNG\r\n\x1a\n'+bytes(99), 'no known format'),
+    'gzip': (b'\x1f\x8b\x08'+bytes(range(99)), 'neither .pth nor .safetensors'),
+    'a picture': (b'\x89PNG\r\n\x1a\n'+bytes(99), 'neither .pth nor .safetensors'),
     'noise': (bytes(i*37 % 256 for i in range(2000)), ''),
 }
 
@@ -430,7 +432,8 @@ def test_a_meta_tensor(tmp_path):
     refused(put(tmp_path, torch_bytes({'w': torch.empty(3, device='meta')})), 'meta')
 
 def test_conjugated(tmp_path):
-    refused(put(tmp_path, torch_bytes({'w': torch.ones(3, dtype=torch.complex64).conj()})), 'resolve_conj')
+    w = torch.tensor([1+2j, 3j]).conj()
+    assert torch.equal(read_file(put(tmp_path, torch_bytes({'w': w})))[0]['w'], w)
 
 def test_folder_and_nothing(tmp_path):
     refused(tmp_path, 'folder')
@@ -466,8 +469,9 @@ def opens_or_is_refused(tmp_path, data):
     repr(describe_state(state))
     return state
 
-EDITS = st.lists(st.tuples(st.sampled_from(['flip', 'cut', 'insert', 'copy']), st.integers(0, 10**6), st.binary(min_size=1, max_size=9)),
-                 min_size=1, max_size=4)
+HOW = 'flip','cut','insert','copy'
+EDIT = st.tuples(st.sampled_from(HOW), st.integers(0, 10**6), st.binary(min_size=1, max_size=9))
+EDITS = st.lists(EDIT, min_size=1, max_size=4)
 
 def edited(data, edits):
     data = bytearray(data)
@@ -479,7 +483,8 @@ def edited(data, edits):
         else: data[at:at] = data[at//2:at//2+8*len(new)]
     return bytes(data)
 
-BOUNDED = settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+BOUNDED = settings(max_examples=200, deadline=None, derandomize=True,
+                   suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 @pytest.mark.parametrize('kind', WHOLE)
 @given(EDITS)
@@ -512,7 +517,8 @@ def test_noise(tmp_path, data, start): opens_or_is_refused(tmp_path, start+data)
 WORST = {**{k: forge(**v) for k,v in FORGED.items() if 'huge' in k or 'impossible' in k},
          **{k: with_program(v) for k,v in PROGRAMS.items() if 'huge' in k or 'deep' in k or 'million' in k},
          **{k: v[0] for k,v in SAFES.items() if 'huge' in k or 'deep' in k or 'MB' in k},
-         'bomb': ARCHIVES['a bomb'][0], 'overlap': ARCHIVES['overlapping members'][0], 'stream': STREAMS['a huge block'](STREAM)}
+         'bomb': ARCHIVES['a bomb'][0], 'overlap': ARCHIVES['overlapping members'][0],
+         'stream': STREAMS['a huge block'](STREAM)}
 
 LIMITED = '''
 import resource, sys, torch
@@ -531,8 +537,8 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss-before)//1024)'''
 def test_the_worst_with_little_memory(tmp_path):
     "One more gigabyte of address space is allowed, and less than 400 MB are taken at any time."
     for i,data in enumerate(WORST.values()): (tmp_path/f'{i:02}').write_bytes(data)
-    r = subprocess.run([sys.executable, '-c', LIMITED, str(tmp_path)], cwd=ROOT.parent, env={**os.environ, 'PYTHONPATH': str(ROOT)},
-                       capture_output=True, text=True, timeout=120)
+    r = subprocess.run([sys.executable, '-c', LIMITED, str(tmp_path)], cwd=ROOT.parent, capture_output=True, text=True,
+                       timeout=120, env={**os.environ, 'PYTHONPATH': str(ROOT)})
     assert r.returncode == 0, r.stderr[-500:]
     *lines,taken = r.stdout.splitlines()
     assert lines == ['refused']*len(WORST) and int(taken) < 400
