@@ -30,6 +30,7 @@ def _once(pairs):
     if len(found) != len(pairs): raise damaged('its header names something twice')
     return found
 
+# %% ../nbs/21a_checkpoint.ipynb #a0bd0acf
 def _header(f, size):
     "The text in front of the numbers, and where the numbers begin."
     n, = struct.unpack('<Q', f.read(8))
@@ -53,6 +54,7 @@ def _layout(name, o):
     if math.prod(shape)*dtype.itemsize != b-a: raise damaged(f'{name!r:.60} does not fit its place')
     return a, b, name, dtype, shape
 
+# %% ../nbs/21a_checkpoint.ipynb #4fdb9e31
 def _numbers(f, n, dtype):
     "The next `n` bytes of a file in memory of their own: a mapped file that changes would end the process."
     return torch.frombuffer(bytearray(f.read(n)), dtype=dtype) if n else torch.empty(0, dtype=dtype)
@@ -81,6 +83,7 @@ def _text(head):
     page = head.startswith((b'<!doctype', b'<html', b'<?xml'))
     return f'{"a web page" if page else "text"}, not weights; check the link and download it again'
 
+# %% ../nbs/21a_checkpoint.ipynb #dead9400
 def _reader(head):
     "The function that reads a file which begins so."
     if not head.strip(b'\0'): raise WeightsError('is empty; download it again')
@@ -125,6 +128,7 @@ def _holds(o, deep=2):
     if any(isinstance(v, Tensor) for v in o.values()): return True
     return deep > 0 and any(_holds(o.get(k), deep-1) for k in _ENTRIES)
 
+# %% ../nbs/21a_checkpoint.ipynb #c97e6026
 def _take(content, key, notes):
     "The entry of a content, with a note."
     beside = [k for k in content if k != key]
@@ -153,6 +157,7 @@ def _strip(name, counts):
         name,counts[prefix] = name[len(prefix):],counts.get(prefix, 0)+1
     return name
 
+# %% ../nbs/21a_checkpoint.ipynb #5aa8e7cc
 def _weights(state, notes):
     "The tensors of a dict, if nothing else is in it but what training writes beside them."
     extra = [k for k,v in state.items() if k in _BESIDE and not isinstance(v, Tensor)]
@@ -212,7 +217,7 @@ class StateInfo:
 def _shape(state, name, n):
     "The shape of a weight if it is there and has `n` axes, else Nones."
     o = state.get(name)
-    return tuple(o.shape) if isinstance(o, Tensor) and o.ndim == n else (None,)*n
+    return (None,)*n if o is None or o.ndim != n else tuple(o.shape)
 
 def _kind(state):
     "What sort of model has these names."
@@ -224,11 +229,12 @@ def _kind(state):
     if has('distill_head.'): return 'distilled student'
     return 'video' if state['patch_embed.proj.weight'].ndim == 5 else 'image'
 
+# %% ../nbs/21a_checkpoint.ipynb #6d011829
 def _mixer(state, root, d):
     "Arguments of a mixer that follow from its shapes and differ from the defaults."
     (e,n),(_,r) = _shape(state, f'{root}A_log', 2),_shape(state, f'{root}dt_proj.weight', 2)
     k = _shape(state, f'{root}conv1d.weight', 3)[2]
-    if None in (d,e,n,r,k): return {}
+    if None in (d,e,n,r,k) or not d: return {}
     found = dict(d_state=(n,16), d_conv=(k,4), expand=(e//d if e % d == 0 else e/d, 2), dt_rank=(r,-(-d//16)),
                  conv_bias=(f'{root}conv1d.bias' in state, True),
                  bias=(f'{root}in_proj.bias' in state, False))
@@ -248,11 +254,13 @@ def _depth(state):
     found = {k.split('.')[1] for k in state if k.startswith('layers.')}
     return len(found) if found and found == {str(i) for i in range(len(found))} else None
 
+# %% ../nbs/21a_checkpoint.ipynb #1a394b9c
 def describe_state(
     state:dict, # Name and tensor of each weight, as `unwrap` gives them
 )->StateInfo: # With None for what the names and shapes do not tell
     "Which model these weights belong to; anything unknown is described as far as it goes, without an error."
-    kind,tensors = _kind(state),[v for v in state.values() if isinstance(v, Tensor)]
+    state = {k: v for k,v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
+    kind = _kind(state)
     s = {k[15:]: v for k,v in state.items() if k.startswith('vision_encoder.')} or state
     video = 'temporal_pos_embedding' in s or _shape(s, 'patch_embed.proj.weight', 5)[0] is not None
     d,c,*kernel,p,q = _shape(s, 'patch_embed.proj.weight', 4+video)
@@ -262,8 +270,8 @@ def describe_state(
     return StateInfo(
         kind, _depth(s), d, c, p if p == q else (p,q), kernel[0] if kernel else None,
         _shape(s, 'temporal_pos_embedding', 3)[1], side if side and side**2 == places else None,
-        _shape(s, 'head.weight', 2)[0], sum(v.numel() for v in tensors),
-        tuple(sorted({str(v.dtype).removeprefix('torch.') for v in tensors})),
+        _shape(s, 'head.weight', 2)[0], sum(v.numel() for v in state.values()),
+        tuple(sorted({str(v.dtype).removeprefix('torch.') for v in state.values()})),
         _mixer(s, '', d) if kind == 'mixer only' else _unusual(s, 'layers.0.', d))
 
 # %% ../nbs/21a_checkpoint.ipynb #cd1e0384

@@ -33,6 +33,7 @@ def _line(e):
     "The first line of an error, and not much of it."
     return f'{type(e).__name__}: {" ".join(str(e).split())[:120]}'
 
+# %% ../nbs/05_torch_file.ipynb #cf09cbb0
 @contextlib.contextmanager
 def explain(
     path:str | Path, # What is being read
@@ -62,6 +63,7 @@ def _tensor_as(block, offset, size, stride, grad, hooks, dtype, metadata=None):
     "The same for a type of number that has no storage of its own."
     return _tensor(range(len(block)//dtype.itemsize), offset, size, stride, grad, hooks, metadata)
 
+# %% ../nbs/05_torch_file.ipynb #a3399531
 def _parameter(tensor, *state):
     if tensor != 'tensor': raise damaged('a parameter that is no tensor')
     return tensor
@@ -83,6 +85,7 @@ _REBUILD = dict(_tensor=_tensor, _tensor_v2=_tensor, _tensor_v3=_tensor_as, _par
 _PATHS = {f'{m}.{k}Path': v for m in ('pathlib', 'pathlib._local')
           for k,v in (('Posix', PurePosixPath), ('Windows', PureWindowsPath))}
 
+# %% ../nbs/05_torch_file.ipynb #4344c45e
 def _names():
     "Every name that a file of weights may use, with a type of number, or what may be called."
     yield from ((str(o), o) for o in vars(torch).values() if isinstance(o, torch.dtype))
@@ -106,6 +109,7 @@ def _named(name):
     raise WeightsError(f'asks for {name!r:.60}, which plain tensors do not need; nothing was run. Have it '
                        'saved again as model.state_dict(), and do not trust it unless you know who made it')
 
+# %% ../nbs/05_torch_file.ipynb #61dd7cf9
 def _call(f, args):
     "Check a call, and say what it would make."
     if not callable(f) or not isinstance(args, tuple) or len(args) > 16:
@@ -131,6 +135,7 @@ def _build(target, state):
 
 def _tuple(*items): return items
 
+# %% ../nbs/05_torch_file.ipynb #74098bdd
 _STEPS = { # instruction: (values it takes, what it makes of them)
     'NONE': (0, lambda: None), 'NEWTRUE': (0, lambda: True), 'NEWFALSE': (0, lambda: False),
     'EMPTY_TUPLE': (0, _tuple), 'TUPLE1': (1, _tuple), 'TUPLE2': (2, _tuple), 'TUPLE3': (3, _tuple),

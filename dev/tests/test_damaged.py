@@ -483,7 +483,7 @@ def edited(data, edits):
         else: data[at:at] = data[at//2:at//2+8*len(new)]
     return bytes(data)
 
-BOUNDED = settings(max_examples=200, deadline=None, derandomize=True,
+BOUNDED = settings(max_examples=150, deadline=None, derandomize=True,
                    suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 @pytest.mark.parametrize('kind', WHOLE)
