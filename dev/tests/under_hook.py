@@ -24,10 +24,7 @@ import numpy as np
 import torch
 
 import videomamba_nb
-from videomamba_nb import adapt, block_cpu, block_ops, bmamba, build, cli, contract, core, data, demo, digits
-from videomamba_nb import evaluate, explorer, flops, model, pretrained, reading, recipe, scan, scan_chunked, scan_cpu
-from videomamba_nb import scan_order, scan_triton, scan_triton_bwd, ssm, train, triton_kernels, video, viz, weights
-from videomamba_nb import zoo
+from videomamba_nb import adapt, block_cpu, block_ops, bmamba, build, checkpoint, cli, contract, core, data, demo, digits, evaluate, explorer, flops, model, pretrained, reading, recipe, scan, scan_chunked, scan_cpu, scan_order, scan_triton, scan_triton_bwd, ssm, torch_file, train, triton_kernels, video, viz, weights, zoo
 
 del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
 
@@ -281,6 +278,23 @@ class Clips:
     classes = ['a', 'b', 'c']
     def __len__(self): return 6
     def __getitem__(self, i): return torch.randn(3, 2, 8, 8, generator=torch.Generator().manual_seed(i)), i % 3
+
+def call_torch_file(tmp):
+    torch.save({'w': torch.ones(3), 'args': [1, 'a', None]}, tmp/'w.pth')
+    with torch_file.explain(tmp/'w.pth'), open(tmp/'w.pth', 'rb') as f: torch_file.read_torch(f)
+    with torch_file.explain('b'), suppress(torch_file.WeightsError): raise torch_file.damaged('it is')
+    torch_file.walk_pickle(io.BytesIO(b'\x80\x02K\x01.'), lambda pid: range(3))
+
+def call_checkpoint(tmp):
+    for frames in (2, None):
+        m = model.VideoMamba(**SMALL | dict(num_frames=frames))
+        torch.save({'model': m.state_dict(), 'epoch': 1}, tmp/'c.pth')
+        state,_ = checkpoint.unwrap(checkpoint.read_file(str(tmp/'c.pth'))[0])
+        info = checkpoint.describe_state(state)
+        repr(info), checkpoint.config_of(info)
+    checkpoint.unwrap(m.state_dict(), 'auto'), checkpoint.describe_state({})
+    model.save_model(m, tmp/'c.safetensors')
+    checkpoint.read_file(tmp/'c.safetensors')
 
 def call_train(tmp):
     recipe.mixup(torch.randn(2, 3), recipe.soft_targets(torch.tensor([0, 1]), 3, .1), .5)
