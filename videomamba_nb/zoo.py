@@ -75,7 +75,8 @@ class Published(_Row):
     stored:int | None=None # Frames that the file holds, if not `frames`
     note:str='' # What is known to be wrong or doubtful, and how well it is known
 
-# %% ../nbs/21b_zoo.ipynb #c4838831
+# %% ../nbs/21b_zoo.ipynb #39d68409
+_SHIPPED = Path(videomamba_nb.__file__).parent/'shipped'
 _DIGITS = dict(top1='.1f', top5='.1f', gflops='g') # columns of floats, and how to print them
 
 def _typed(k, v): return float(v) if k in _DIGITS else int(v) if v.isdigit() else v
@@ -83,8 +84,7 @@ def _typed(k, v): return float(v) if k in _DIGITS else int(v) if v.isdigit() els
 @cache
 def _published():
     "All rows of the shipped table."
-    path = Path(videomamba_nb.__file__).parent/'shipped'/'checkpoints.csv'
-    with open(path, encoding='utf-8', newline='') as f: rows = list(csv.DictReader(f))
+    with open(_SHIPPED/'checkpoints.csv', encoding='utf-8', newline='') as f: rows = list(csv.DictReader(f))
     return tuple(Published(**{k: _typed(k, v) for k,v in row.items() if v}) for row in rows)
 
 # %% ../nbs/21b_zoo.ipynb #52eb1ae0
@@ -155,18 +155,19 @@ def list_weights(
     rows = [o for o in _published() if all(getattr(o, k) in v for k,v in allowed.items())]
     return WeightsTable(o for o in rows if top1 is None or (o.top1 or 0) >= top1)
 
-# %% ../nbs/21b_zoo.ipynb #f2dc1c93
+# %% ../nbs/21b_zoo.ipynb #77edf276
 def find_weights(
-    name:str | Path, # Name with or without .pth, a path or an address that ends with it
+    name:str | Path | Published, # Name with or without .pth, a path or an address that ends with it, or a row
 )->Published: # Its row
     "The row of one published file; `ValueError` suggests names close to an unknown one."
+    if isinstance(name, Published): return name
     key = str(name).split('?')[0].replace('\\', '/').rstrip('/').rsplit('/', 1)[-1].removesuffix('.pth')
     rows = {o.name: o for o in _published()}
     for known in (key, f'videomamba_{key}'):
         if known in rows: return rows[known]
     near = difflib.get_close_matches(key, rows, n=3, cutoff=.7)
-    hint = f'close to it: {", ".join(near)}' if near else 'list_weights() shows all names'
-    raise ValueError(f'no published weights are called {key!r}; {hint}')
+    hint = f'close to it: {", ".join(near)}; '*bool(near)
+    raise ValueError(f'no published weights are called {key!r}; {hint}list_weights() shows all names')
 
 # %% ../nbs/21b_zoo.ipynb #b2baec97
 def _sha256(path): return hashlib.sha256(Path(path).read_bytes()).hexdigest()
@@ -249,9 +250,9 @@ def forget_weights(
     for o in gone: o.unlink()
     return gone
 
-# %% ../nbs/21b_zoo.ipynb #33359ed8
+# %% ../nbs/21b_zoo.ipynb #0e9d7191
 def fetch_weights(
-    name:str | Path, # A published name, as for `find_weights`; a file that exists is returned as it is
+    name:str | Path | Published, # As for `find_weights`; a file that exists is returned as it is
     *,
     cache_dir:str | Path | None=None, # Cache of the Hub; the client's own if left out
     force_download:bool=False, # Download again even if it is in the cache
@@ -261,7 +262,7 @@ def fetch_weights(
 )->Path: # The file
     "A published file, downloaded if it is not there yet; `OSError` or `ValueError` says what to do."
     options = {k: v for k,v in locals().items() if k != 'name'}
-    if Path(name).is_file(): return Path(name)
+    if not isinstance(name, Published) and Path(name).is_file(): return Path(name)
     row = find_weights(name)
     try: path,etag = _download(_HUB, row.file, 'model', 60, **options)
     except Exception as e: raise _trouble(e, row, revision) from None
@@ -272,8 +273,7 @@ def fetch_weights(
                   f'or get it by hand from {" or ".join(row.urls)} and give the path of the file')
 
 # %% ../nbs/21b_zoo.ipynb #d7620e2c
-_LABELS = {'in1k': ('imagenet-1k-id2label.json', 1000), 'k400': ('kinetics400-id2label.json', 400),
-           'ssv2': ('something-something-v2-id2label.json', 174)}
+_LABELS = {'in1k': ('imagenet-1k-id2label.json', 1000), 'ssv2': ('something-something-v2-id2label.json', 174)}
 
 def _read_labels(path, n):
     "n names in the order of their numbers; `ValueError` unless the file holds exactly these."
@@ -288,8 +288,9 @@ def label_names(
     data:str, # Data set, as for `list_weights`
     **options, # cache_dir, force_download, local_files_only, token, revision: as for `fetch_weights`
 )->list | None: # Names in the order of the scores, or None if there are none to be had
-    "Names of the classes from the Hub or its cache; `ValueError` for an unknown data set only."
+    "Names of the classes, shipped or from the Hub; `ValueError` for an unknown data set only."
     data, = _known('data', data)
+    if data == 'k400': return (_SHIPPED/'kinetics400.txt').read_text(encoding='utf-8').splitlines()
     if data not in _LABELS: return None
     file,n = _LABELS[data]
     try: path,_ = _download('huggingface/label-files', file, 'dataset', 3, **options)

@@ -109,7 +109,7 @@ class Hub(http.server.ThreadingHTTPServer):
         reply = self.replies[f'/OpenGVLab/VideoMamba/resolve/{revision}/{name}.pth'] = Reply(content, **kwargs)
         return reply
 
-    def put_labels(self, content, file='kinetics400-id2label.json', **kwargs):
+    def put_labels(self, content, file='something-something-v2-id2label.json', **kwargs):
         self.replies[f'/datasets/huggingface/label-files/resolve/main/{file}'] = Reply(content, **kwargs)
 
     def asked(self): return [method for method,path,_ in self.log if '/resolve/' in path]
@@ -253,7 +253,7 @@ def test_nobody_there(monkeypatch, cache):
 def test_local_files_only_asks_nobody(hub):
     hub.put(archive())
     fails(ConnectionError, 'local_files_only', local_files_only=True)
-    assert label_names('k400', local_files_only=True) is None and hub.log == []
+    assert label_names('ssv2', local_files_only=True) is None and hub.log == []
 
 def test_offline_mode_asks_nobody(hub, monkeypatch):
     hub.put(archive())
@@ -386,39 +386,47 @@ def test_forget_spares_your_own_files(hub, tmp_path):
 
 # ---- names of classes
 
-CLASSES = json.dumps({str(i): f'class {i}' for i in range(400)}).encode()
+CLASSES = json.dumps({str(i): f'class {i}' for i in range(174)}).encode()
 
 def test_label_names(hub):
     hub.put_labels(CLASSES)
-    got = label_names('k400')
-    assert got[0] == 'class 0' and got[399] == 'class 399' and len(got) == 400
+    got = label_names('ssv2')
+    assert got[0] == 'class 0' and got[173] == 'class 173' and len(got) == 174
     before = len(hub.log)
-    assert label_names('kinetics') == got and len(hub.log) == before
-    assert [label_names(o) for o in ('in1k','ssv2')] == [None, None], 'not on the server'
+    assert label_names('SthSthV2') == got and len(hub.log) == before
+    assert label_names('in1k') is None, 'not on the server'
     before = len(hub.log)
     assert [label_names(o) for o in ('breakfast','coin','5M')] == [None]*3 and len(hub.log) == before
 
+def test_names_of_kinetics_are_in_the_order_of_the_authors(hub):
+    "Not the alphabet: https://github.com/Sense-X/UniFormer/issues/38. Some numbers as printed in issue 72 there."
+    got = label_names('k400')
+    known = {'drawing': 8, 'sled dog racing': 19, 'skydiving': 39, 'playing saxophone': 67, 'water skiing': 123,
+             'playing controller': 151, 'sniffing': 193, 'hugging': 222, 'somersaulting': 259, 'auctioning': 323}
+    assert {name: got.index(name) for name in known} == known and hub.log == []
+    assert len(got) == len(set(got)) == 400 and not any(a == b for a,b in zip(got, sorted(got)))
+
 @pytest.mark.parametrize('content', [
     b'', b'{', b'[]', b'7', b'['*200_000,
-    CLASSES.replace(b'"399"', b'"400"'), CLASSES.replace(b'"class 7"', b'7'), PAGE, b'\xff\xfe',
-    json.dumps({str(i): 'x' for i in range(401)}).encode()])
+    CLASSES.replace(b'"173"', b'"174"'), CLASSES.replace(b'"class 7"', b'7'), PAGE, b'\xff\xfe',
+    json.dumps({str(i): 'x' for i in range(175)}).encode()])
 def test_damaged_label_names(hub, cache, content):
     hub.put_labels(content)
-    with pytest.warns(UserWarning, match='kinetics400-id2label.json is left aside'): assert label_names('k400') is None
+    with pytest.warns(UserWarning, match='v2-id2label.json is left aside'): assert label_names('ssv2') is None
     assert names(cache) == []
     hub.put_labels(CLASSES)
-    assert len(label_names('k400')) == 400
+    assert len(label_names('ssv2')) == 174
 
 def test_label_names_never_fail(hub, monkeypatch):
     for status in (401, 404, 500):
         hub.put_labels(CLASSES, status=status)
-        assert label_names('k400') is None
+        assert label_names('ssv2') is None
     monkeypatch.setattr(constants, 'HF_HUB_ETAG_TIMEOUT', .2)
     hub.put_labels(CLASSES, delay=.6)
-    assert label_names('k400') is None
+    assert label_names('ssv2') is None
     monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', True)
     before = len(hub.log)
-    assert label_names('k400') is None and len(hub.log) == before
+    assert label_names('ssv2') is None and len(hub.log) == before
     with pytest.raises(ValueError, match='known: in1k'): label_names('charades')
 
 
@@ -463,7 +471,7 @@ def test_import_is_light():
 @given(st.text(max_size=60))
 def test_any_name_is_found_or_refused(name):
     try: assert isinstance(find_weights(name), Published)
-    except ValueError as e: assert ('close to it: ' in str(e) or 'shows all' in str(e)) and len(str(e)) < 700
+    except ValueError as e: assert 'list_weights() shows all names' in str(e) and len(str(e)) < 700
 
 @given(st.sampled_from(('data','model','frames','res','init','task')),
        st.one_of(st.text(max_size=20), st.integers(), st.none(), st.booleans()))

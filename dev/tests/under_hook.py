@@ -240,13 +240,13 @@ def call_weights_and_pretrained(tmp):
 def call_zoo(tmp):
     row = zoo.find_weights('t16_k400_f8_res224')
     row.file, row.urls, row.protocol, row.config()
-    zoo.find_weights(Path(row.file)).config(), zoo.find_weights('t16_in1k_res224').protocol
+    zoo.find_weights(Path(row.file)).config(), zoo.find_weights(row), zoo.find_weights('t16_in1k_res224').protocol
     table = zoo.list_weights('k400', ('tiny', 'small'), 8, [224], 'in1k', 'video', top1=70)
     table.names, table[:1], repr(table), table._repr_html_()
     (tmp/'mine.pth').touch()
     zoo.fetch_weights(tmp/'mine.pth'), zoo.forget_weights(str(tmp/'mine.pth')), zoo.forget_weights(row.name, tmp)
     with suppress(OSError): zoo.fetch_weights(row.name, cache_dir=tmp, local_files_only=True, revision='main')
-    zoo.label_names('coin'), zoo.label_names('k400', cache_dir=str(tmp), local_files_only=True)
+    zoo.label_names('coin'), zoo.label_names('k400'), zoo.label_names('in1k', cache_dir=str(tmp), local_files_only=True)
 
 def call_flops(tmp):
     m = model.VideoMamba(**SMALL)
