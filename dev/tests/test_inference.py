@@ -253,7 +253,8 @@ def test_sources_agree(videos, tmp_path):
     model,frames = clip_model(),inference.read_frames(videos[0], np.arange)
     p = predict(model, videos[0], device='cpu')
     ready = source_views(model, videos[0])
-    for q in (*predict(model, [str(videos[0]), frames, torch.tensor(frames)]), *predict(model, ready), predict(model, ready[0])):
+    listed = predict(model, [str(videos[0]), frames, torch.tensor(frames)])
+    for q in (*listed, *predict(model, ready), predict(model, ready[0])):
         test_tensor(q.probs, p.probs, atol=1e-5)
         assert q.indices == p.indices
     test_tensor(predict(model.double(), videos[0]).probs.float(), p.probs, rtol=1e-4, atol=1e-5)
