@@ -126,7 +126,7 @@ class _Stream(_Spans):
                 except Exception as e:
                     why = e
                     break
-                yield path, spans, k, to_view(frames, self.size, self.still)
+                yield path, (a,b), k+1 == len(spans), to_view(frames, self.size, self.still)
                 k += 1
             else: return
         raise _as_video_error(why, path, 'cannot be decoded')
@@ -135,11 +135,11 @@ class _Stream(_Spans):
         info = get_worker_info()
         for path in self.paths[info.id::info.num_workers] if info else self.paths:
             try: yield from self.views(path)
-            except VideoError as e: yield path, None, None, e.args[-1] or str(e)
+            except VideoError as e: yield path, None, True, e.args[-1] or str(e)
 
 # %% ../nbs/41a_features.ipynb #451dbf09
 class FileViews(_Stream):
-    "A view per window of many files: (file, spans, window, view), or (file, None, None, what is wrong)."
+    "A view per window of many files: (file, (first, end), last?, view); (file, None, True, why) if bad."
     def __init__(self,
         model:VideoMamba, # Says what a view is
         paths:list, # Video files

@@ -186,19 +186,20 @@ def _batch_features(model, views, what):
 class _Collect(_Job):
     "A job at work."
     def add(self, batch):
-        good = [o for o in batch if o[1] is not None]
+        good,bad = ([o for o in batch if (o[1] is None) == wrong] for wrong in (False, True))
         rows = _batch_features(self.model, [o[3] for o in good], self.what) if good else ()
-        for (path,spans,k,_),row in zip(good, rows):
+        for (path,span,last,_),row in zip(good, rows):
             if not row.isfinite().all():
                 raise FloatingPointError(f'{path}: features are not finite; look for nan in the weights')
-            self.rows.setdefault(path, []).append(row)
-            if k+1 == len(spans): self.keep(path, spans)
-        for path,_,_,why in (o for o in batch if o[1] is None):
+            self.rows.setdefault(path, []).append((row,span))
+            if last: self.keep(path)
+        for path,_,_,why in bad:
             self.failed[path] = why
             self.rows.pop(path, None)
 
-    def keep(self, path, spans):
-        x = torch.stack(self.rows.pop(path))
+    def keep(self, path):
+        rows,spans = zip(*self.rows.pop(path))
+        x = torch.stack(rows)
         part = x if self.window else x[0], torch.tensor(spans), self.notes[path]
         self.parts[path] = _write_part(self.out, *part) if self.out else part
 

@@ -91,7 +91,7 @@ print('done', flush=True)
 def child(out, moment, files):
     env = os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
     line = [sys.executable, '-c', CHILD, str(out), moment, *map(str, files)]
-    return subprocess.Popen(line, env=env, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(line, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 @pytest.mark.parametrize('moment', ['compute', 'write'])
 def test_killed_and_resumed(tmp_path, videos, moment, monkeypatch):
@@ -99,8 +99,7 @@ def test_killed_and_resumed(tmp_path, videos, moment, monkeypatch):
     p = child(tmp_path/'out', moment, videos)
     assert p.stdout.readline().strip() == 'here'
     p.send_signal(signal.SIGKILL)
-    p.wait(timeout=30)
-    p.stdout.close()
+    p.communicate(timeout=30)
     kept = load_features(tmp_path/'out')
     assert len(kept) == 1, 'one video was complete'
     how = dict(what='per_frame', window=8, stride=4)
@@ -111,6 +110,15 @@ def test_killed_and_resumed(tmp_path, videos, moment, monkeypatch):
     assert read == [str(v) for v in videos[1:]], 'the finished video was read again'
     for a,b in zip(again, straight): test_tensor(a, b)
     assert again.paths == straight.paths == [str(v) for v in videos]
+
+def test_ctrl_c_says_what_is_safe(tmp_path, videos):
+    "A real signal; the video that was complete is kept, and the same call goes on."
+    p = child(tmp_path/'out', 'compute', videos)
+    assert p.stdout.readline().strip() == 'here'
+    p.send_signal(signal.SIGINT)
+    _,said = p.communicate(timeout=30)
+    assert said.strip().splitlines()[-1].startswith('KeyboardInterrupt: stopped: 1 of 4 videos are safe in')
+    assert not list((tmp_path/'out').glob('.*.tmp')) and len(load_features(tmp_path/'out')) == 1
 
 def test_old_halves_are_swept(tmp_path, videos):
     for name,age in (('.old.1.tmp', 7200), ('.new.1.tmp', 0)):

@@ -268,7 +268,7 @@ def call_features(tmp):
     features.to_view(np.zeros((2, 8, 10, 3), dtype=np.uint8), 8)
     features.to_view(np.zeros((1, 8, 10, 3), dtype=np.uint8), 8, True, 1, 3)
     list(features.FileViews(m, [path], .5, .25, 'seconds')), features.feature_file(tmp, path)
-    f = inference.extract_features(m, [path, tmp/'none.mp4'], 'map', tmp/'features', 2, 1, device='cpu', show=False)
+    f = inference.extract_features(m, [path], 'map', tmp/'features', 2, 1, device='cpu', show=False)
     f.save(tmp/'copy'), repr(f), f.x, f.part(0), features.load_features(str(tmp/'copy'))
     inference.extract_features(m, (str(path),))
 
