@@ -148,9 +148,9 @@ class FileViews(_Stream):
         unit:str='frames', # Of both: `'frames'` or `'seconds'`
         sampling:str='sparse', # Rule for the frames of a window: what the model was trained with
         rate:int=4, # Dense: step between frames
-        backend:str='auto', # Reader, see `read_frames`
+        backend:str | None=None, # Reader, see `read_frames`; if left out `'av'` for windows, else `'auto'`
     ):
-        self.paths,self.backend = [os.fspath(p) for p in paths],backend
+        self.paths,self.backend = [os.fspath(p) for p in paths],backend or ('av' if window else 'auto')
         self.still,(self.frames,self.size) = model.config['num_frames'] is None,view_size(model)
         self.window,self.stride,self.unit = window,window if stride is None else stride,unit
         self.sampling,self.rate = sampling,rate

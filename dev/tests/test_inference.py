@@ -222,6 +222,12 @@ def test_windows_are_views_of_their_frames(videos):
     for (a,b),row in zip(spans.tolist(), f[0]):
         test_tensor(row, model.forward_features(source_views(model, frames[a:b], **how))[0,0].detach(), atol=1e-5)
 
+def test_readers_agree(videos):
+    f = [quiet(clip_model(), videos, window=5, backend=o) for o in (None, 'auto', 'av', 'av_in_order')]
+    assert FileViews(clip_model(), [], 5).backend == 'av' and FileViews(clip_model(), []).backend == 'auto'
+    for other in f[1:]:
+        for a,b in zip(f[0], other): test_tensor(a, b)
+
 def test_image_model(videos, tmp_path):
     model = fill_by_rule(VideoMamba(**SMALL | dict(num_frames=None)))
     f = quiet(model, videos, 'map', tmp_path)
