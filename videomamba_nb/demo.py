@@ -24,10 +24,11 @@ from .core import atomic_write, set_seed
 from .data import denormalize
 from .digits import MOTIONS, moving_digits, unseen_clip
 from .evaluate import evaluate, file_probs, file_views, look
-from .model import VideoMamba, load_model, save_model
+from .model import VideoMamba, load_model
 from .recipe import TrainConfig
 from .train import fit, show_curve
 from .viz import set_style, show_bars, show_overlay
+from .weights import save_model
 
 # %% ../nbs/66_demo.ipynb #e1f36657
 DEMO_CLIPS = dict(train=4000, valid=400, test=400)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['token_grid', 'PatchEmbed', 'init_weights', 'drop_path_rates', 'VideoMambaInput', 'VideoMambaForward',
-           'VideoMambaParts', 'VideoMamba', 'check_backbone', 'list_models', 'create_model', 'save_model', 'load_model',
-           'delta_maps']
+           'VideoMambaSizes', 'VideoMambaParts', 'VideoMambaResize', 'VideoMamba', 'check_backbone', 'list_models',
+           'create_model', 'load_model', 'delta_maps']
 
 # %% ../nbs/21_model.ipynb #aab7b5f6
 import json
@@ -16,14 +16,17 @@ from types import SimpleNamespace
 
 import torch
 from jaxtyping import Float
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from .adapt import resize_pos_embed, resize_temporal
 from .bmamba import Block, DropPath, LayerNorm, Mamba, RMSNorm, add_residual
-from .core import atomic_write, fill_by_rule, input_by_rule, pair, test_tensor
+from .checkpoint import WeightsError, read_file
+from .core import fill_by_rule, input_by_rule, pair, test_tensor
+from .pretrained import Pretrained
 from .reading import Reading
 from .scan_order import list_orders
+from .weights import load_weights
+from .zoo import SIZES
 
 # %% ../nbs/21_model.ipynb #0969bb21
 def token_grid(
@@ -134,6 +137,10 @@ class VideoMambaForward(VideoMambaInput):
         return {'pos_embed', 'cls_token', 'temporal_pos_embedding'} & set(dict(self.named_parameters()))
 
 # %% ../nbs/21_model.ipynb #0d03ae73
+def _grid(c):
+    step = c.patch_size if c.stride is None else c.stride
+    return token_grid(c.img_size, c.patch_size, step, c.num_frames, c.kernel_size)
+
 def _norm(c): return (RMSNorm if c.rms_norm else LayerNorm)(c.embed_dim, eps=c.norm_epsilon)
 
 def _block(c, i, rate):
@@ -141,8 +148,28 @@ def _block(c, i, rate):
     mixer = Mamba(c.embed_dim, layer_idx=i, bimamba=c.bimamba, **(c.ssm_cfg or {}))
     return Block(mixer, _norm(c), rate, c.residual_in_fp32, c.use_checkpoint and i < c.checkpoint_num)
 
+# %% ../nbs/21_model.ipynb #5e51ce02
+class VideoMambaSizes(VideoMambaForward):
+    "What follows from the size of the input: the grid of tokens, and the paths through it."
+    def set_size(self,
+        c:SimpleNamespace, # Arguments of `VideoMamba`
+    ):
+        "Note the grid of tokens and the shape of the input; `ValueError` if no patch fits."
+        self.grid = _grid(c)
+        frames = () if c.num_frames is None else (c.num_frames,)
+        self.input_shape = (c.channels, *frames, *pair(c.img_size))
+
+    def set_scan_order(self,
+        scan_order:str | Callable | list | tuple, # A name, a function (t, h, w) -> places, or one per layer
+    ):
+        "Read in another order from now on, with the same weights; `ValueError` if the order does not fit."
+        reading = Reading(scan_order, len(self.layers), *(1, *self.grid)[-3:])
+        if reading.split and not self.config['bimamba']: raise ValueError('two paths need bimamba=True')
+        self.reading = reading.to(self.cls_token.device)
+        self.config['scan_order'] = tuple(scan_order) if isinstance(scan_order, list) else scan_order
+
 # %% ../nbs/21_model.ipynb #4492ba35
-class VideoMambaParts(VideoMambaForward):
+class VideoMambaParts(VideoMambaSizes):
     "How the parts of a VideoMamba are put together, in the order of the official checkpoints."
     def build(self,
         c:SimpleNamespace, # Arguments of `VideoMamba`
@@ -151,9 +178,8 @@ class VideoMambaParts(VideoMambaForward):
         video,d,patch = c.num_frames is not None,c.embed_dim,pair(c.patch_size, 'patch_size')
         step = patch if c.stride is None else pair(c.stride, 'stride')
         if video and step != patch: raise ValueError('stride is for pictures; leave it out for clips')
-        self.grid = token_grid(c.img_size, patch, step, c.num_frames, c.kernel_size)
-        frames,time = ((c.num_frames,),(c.kernel_size,)) if video else ((),())
-        self.input_shape = (c.channels, *frames, *pair(c.img_size))
+        self.set_size(c)
+        time = (c.kernel_size,) if video else ()
         self.cls_token = nn.Parameter(torch.zeros(1, 1, d))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1+math.prod(self.grid[-2:]), d))
         self.temporal_pos_embedding = nn.Parameter(torch.zeros(1, self.grid[0], d)) if video else None
@@ -165,17 +191,38 @@ class VideoMambaParts(VideoMambaForward):
         self.drop_path,self.norm_f = DropPath(c.drop_path_rate),_norm(c)
         self.set_scan_order(c.scan_order)
 
-    def set_scan_order(self,
-        scan_order:str | Callable | list | tuple, # A name, a function (t, h, w) -> places, or one per layer
-    ):
-        "Read in another order from now on, with the same weights; `ValueError` if the order does not fit."
-        reading = Reading(scan_order, len(self.layers), *(1, *self.grid)[-3:])
-        if reading.split and not self.config['bimamba']: raise ValueError('two paths need bimamba=True')
-        self.reading = reading.to(self.cls_token.device)
-        self.config['scan_order'] = tuple(scan_order) if isinstance(scan_order, list) else scan_order
+# %% ../nbs/21_model.ipynb #68d74a12
+class VideoMambaResize(VideoMambaParts):
+    "What can be changed on a model that has its weights: the size of its input."
+    def resize(self,
+        num_frames:int | None=None, # Frames of a clip; as before if left out
+        img_size:int | tuple | None=None, # Height and width in pixels; as before if left out
+    )->nn.Module: # The same model
+        "Read clips of another size from now on, with positions in between; `ValueError` if none fits."
+        if num_frames is not None and self.temporal_pos_embedding is None:
+            raise ValueError('an image model has no frames: make a clip model, and load_weights of this one')
+        given = dict(num_frames=num_frames, img_size=img_size)
+        config,old = self.config | {k: v for k,v in given.items() if v is not None},self.grid
+        c = SimpleNamespace(**config)
+        Reading(c.scan_order, c.depth, *(1, *_grid(c))[-3:])
+        self.config = config
+        self.set_size(c)
+        self.patch_embed.grid = self.grid
+        self._new_table('pos_embed', resize_pos_embed(self.pos_embed, self.grid[-2:], old[-2:]))
+        if num_frames is not None:
+            frames = resize_temporal(self.temporal_pos_embedding, self.grid[0])
+            self._new_table('temporal_pos_embedding', frames)
+        self.set_scan_order(c.scan_order)
+        return self
+
+    def _new_table(self, name, table):
+        "Replace a table of positions, unless it stayed as it was."
+        old = getattr(self, name)
+        if table is old: return
+        setattr(self, name, nn.Parameter(table.detach(), requires_grad=old.requires_grad))
 
 # %% ../nbs/21_model.ipynb #6cbbb34a
-class VideoMamba(VideoMambaParts):
+class VideoMamba(VideoMambaResize, Pretrained):
     "VideoMamba for clips, or for pictures if `num_frames` is None (arXiv 2403.06977, section 3.2)."
     def __init__(self,
         img_size:int | tuple=224, # Height and width in pixels; one number for a square
@@ -269,56 +316,31 @@ def check_backbone(
     test_tensor(y.float(), m(x), rtol=3e-2, atol=5e-2)
 
 # %% ../nbs/21_model.ipynb #753d397b
-_SIZES = {'videomamba_tiny': (24, 192), 'videomamba_small': (24, 384), 'videomamba_middle': (32, 576),
-          'videomamba_base': (24, 768)}
-
 def list_models()->list: # Names
     "Names that `create_model` accepts."
-    return list(_SIZES)
+    return list(SIZES)
 
 def create_model(
     name:str, # 'videomamba_tiny', '_small', '_middle' or '_base'
     **kwargs, # Any argument of `VideoMamba`
 )->VideoMamba: # A fresh model
     "Build a published size; `num_frames=None` for the image model, `ValueError` for an unknown name."
-    if name not in _SIZES: raise ValueError(f'unknown model {name!r}; known: {", ".join(_SIZES)}')
-    depth,embed_dim = _SIZES[name]
+    if name not in SIZES: raise ValueError(f'unknown model {name!r}; known: {", ".join(SIZES)}')
+    depth,embed_dim = SIZES[name]
     return VideoMamba(**dict(depth=depth, embed_dim=embed_dim) | kwargs)
 
-# %% ../nbs/21_model.ipynb #9823ea09
-def save_model(
-    model:VideoMamba, # Any VideoMamba whose scan orders have names
-    path:str | Path, # File to write, usually ending in .safetensors
-    **meta, # Anything JSON can hold, such as class names
-):
-    "Write weights and description into one file, all or nothing; `ValueError` if the order has no name."
-    order = model.config['scan_order']
-    if any(callable(o) for o in (order if isinstance(order, tuple) else (order,))):
-        raise ValueError('a scan order of your own cannot be saved by name; use register_order first')
-    tensors = {k: v.detach().cpu().contiguous() for k,v in model.state_dict().items()}
-    head = dict(format='pt', videomamba_nb=json.dumps(dict(config=model.config, **meta)))
-    with atomic_write(path) as tmp: save_file(tensors, tmp, metadata=head)
-
 # %% ../nbs/21_model.ipynb #42118924
-def _read_weights(path):
-    "Tensors and description in a safetensors file; `FileNotFoundError` or `ValueError` if there are none."
-    if not Path(path).is_file(): raise FileNotFoundError(f'no weights at {path}')
-    try:
-        with safe_open(path, framework='pt') as f:
-            state,head = {k: f.get_tensor(k) for k in f.keys()},f.metadata() or {}
-    except Exception as e: raise ValueError(f'{path} is not a readable safetensors file: {e}') from e
-    if 'videomamba_nb' not in head:
-        raise ValueError(f'{path} holds weights without a description of the model; save_model writes both')
-    return state, json.loads(head['videomamba_nb'])
-
 def load_model(
     path:str | Path, # A file written by `save_model`
 )->tuple: # (model in eval mode on the CPU, dict of what was saved beside it)
     "Rebuild a model from its file; `FileNotFoundError` or `ValueError` says what is wrong with it."
-    state,meta = _read_weights(path)
+    meta = json.loads(read_file(path)[1].get('videomamba_nb', '{}'))
+    if 'config' not in meta:
+        raise WeightsError(f'{path} holds weights without a description of the model; '
+                           'save_model writes both, and VideoMamba.from_pretrained reads either')
     config = {k: tuple(v) if isinstance(v, list) else v for k,v in meta.pop('config').items()}
     model = VideoMamba(**config)
-    model.load_state_dict(state)
+    load_weights(model, path)
     return model.eval(), meta
 
 # %% ../nbs/21_model.ipynb #2acfe34a

@@ -24,10 +24,11 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from .core import at_least_f32, atomic_write, default_device, set_seed
-from .model import VideoMamba, save_model
+from .model import VideoMamba
 from .recipe import (TrainConfig, check_labels, epoch_batches, epoch_seed, file_names, lr_at,
                                   mix, param_groups, soft_targets)
 from .viz import show_lines
+from .weights import save_model
 
 # %% ../nbs/30_train.ipynb #21a22013
 class Run:

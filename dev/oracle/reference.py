@@ -143,3 +143,38 @@ def input_rule(*shape):
     "An input that a formula gives."
     i = np.arange(np.prod(shape, dtype=np.int64))
     return (2*(((3*i*i + 11*i) % 97)/97 - .5)).reshape(shape)
+
+
+# ---- weights for another size
+
+def linear_weight(s): return max(0., 1-abs(s))
+
+def cubic_weight(s, a=-.75):
+    s = abs(s)
+    if s <= 1: return (a+2)*s**3 - (a+3)*s**2 + 1
+    return a*s**3 - 5*a*s**2 + 8*a*s - 4*a if s < 2 else 0.
+
+def between(n, m, weight):
+    "Matrix (m, n) that reads n entries at m points; entry centres at half steps, the last entry counts on."
+    out = np.zeros((m, n))
+    for i in range(m):
+        x = (i+.5)*n/m-.5
+        for j in range(int(np.floor(x))-1, int(np.floor(x))+3): out[i,min(max(j, 0), n-1)] += weight(x-j)
+    return out
+
+def adapted(state, grid, frames=None, kernel_size=None, center=True):
+    "What a square image or clip checkpoint becomes for another grid (h, w), number of token frames and tubelet."
+    p = {k: np.asarray(v, dtype=np.float64) for k,v in state.items()}
+    pos = p['pos_embed'][0]
+    n = round((len(pos)-1)**.5)
+    if (n, n) != tuple(grid):
+        rows,cols = (between(n, m, cubic_weight) for m in grid)
+        places = np.einsum('ih,hwd,jw->ijd', rows, pos[1:].reshape(n, n, -1), cols)
+        p['pos_embed'] = np.concatenate([pos[:1], places.reshape(-1, pos.shape[1])])[None]
+    t = 'temporal_pos_embedding'
+    if t in p and p[t].shape[1] != frames: p[t] = between(p[t].shape[1], frames, linear_weight)[None] @ p[t]
+    kernel = p['patch_embed.proj.weight']
+    if kernel_size and kernel.ndim == 4:
+        share = np.eye(kernel_size)[kernel_size//2] if center else np.full(kernel_size, 1/kernel_size)
+        p['patch_embed.proj.weight'] = kernel[:,:,None]*share[:,None,None]
+    return p

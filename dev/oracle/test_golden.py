@@ -1,8 +1,8 @@
 """Agreement with numbers that the authors' own classes computed.
 
 The environment variable VIDEOMAMBA_GOLDEN names the folder that holds them (its README describes the files); without it
-these tests skip. Kinds that the package does not build yet are left alone: distillation, masked pretraining, the
-multimodal encoder, and the loading of other people's checkpoints.
+these tests skip. Kinds that the package does not build yet are left alone: distillation, masked pretraining and the
+multimodal encoder.
 """
 import json
 import os
@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from videomamba_nb.bmamba import Mamba
 from videomamba_nb.model import VideoMamba, create_model, list_models
 from videomamba_nb.scan import scan_backends, selective_scan
+from videomamba_nb.weights import load_weights
 
 GOLDEN = Path(os.environ.get('VIDEOMAMBA_GOLDEN') or 'missing')
 pytestmark = pytest.mark.skipif(not GOLDEN.is_dir(), reason='VIDEOMAMBA_GOLDEN does not name a folder of reference values')
@@ -166,3 +167,22 @@ def test_model_vectors(name, kw):
     near(model(x)[0], torch.tensor(vectors()[name]), 2e-5, name)
     if 'k1' in name:
         near(model.forward_features(x)[0,0,:6], torch.tensor(vectors()['video f4 k1 feat[:6]']), 1e-5, 'features')
+
+
+# ---- checkpoints loaded into another size
+
+@pytest.mark.parametrize('p', DTYPES)
+@pytest.mark.parametrize('name', cases('load_*.json', ['image', 'video']))
+def test_load(name, p):
+    t,meta = read(name)
+    model = VideoMamba(**arguments(meta)).eval()
+    own = model.state_dict()
+    for k in meta['untouched']: own[k].copy_(t[f'dst.{k}'])
+    source = {k[4:]: v for k,v in t.items() if k.startswith('src.')}
+    head = 'drop' if 'head.weight' in meta['untouched'] else 'auto'
+    report = load_weights(model, source, center='center=False' not in meta['how'], head=head)
+    assert sorted(report.untouched) == sorted(meta['untouched'])
+    for k in meta['copied']: assert torch.equal(own[k], source[k]), k
+    for k in meta['transformed']: near(own[k], t[f'dst.{k}'], 1e-6, k)
+    logits = model.to(DTYPES[p])(t['input.x'].to(DTYPES[p]))
+    near(logits, t[f'out.{p}.logits'], OUT[p] if p == 'f32' else 1e-6, 'logits') # embeddings were resized in float32

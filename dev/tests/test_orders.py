@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from videomamba_nb.core import fill_by_rule, input_by_rule, test_tensor
-from videomamba_nb.model import VideoMamba, delta_maps, load_model, save_model
+from videomamba_nb.model import VideoMamba, delta_maps, load_model
 from videomamba_nb.reading import Reading, reading_plan
 from videomamba_nb.scan_order import (
     SCAN_ORDERS,
@@ -25,6 +25,7 @@ from videomamba_nb.scan_order import (
     register_order,
     schedule,
 )
+from videomamba_nb.weights import save_model
 
 ORDERS = list_orders()
 size = st.integers(1, 12)

@@ -24,10 +24,10 @@ import numpy as np
 import torch
 
 import videomamba_nb
-from videomamba_nb import block_cpu, block_ops, bmamba, build, cli, contract, core, data, demo, digits, evaluate
-from videomamba_nb import explorer, features, inference, model, reading, recipe, scan, scan_chunked, scan_cpu, scan_order
-from videomamba_nb import scan_triton, scan_triton_bwd
-from videomamba_nb import ssm, train, triton_kernels, video, viz
+from videomamba_nb import adapt, block_cpu, block_ops, bmamba, build, checkpoint, cli, contract, core, data, demo
+from videomamba_nb import digits, evaluate, explorer, features, flops, inference, model, pretrained, reading
+from videomamba_nb import recipe, scan, scan_chunked, scan_cpu, scan_order, scan_triton, scan_triton_bwd, ssm
+from videomamba_nb import torch_file, train, triton_kernels, video, viz, weights, zoo
 
 del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
 
@@ -202,6 +202,13 @@ def call_reading(tmp):
         read.leave(h)
     for split in read.split.values(): split.deltas(mixers[0], x)
 
+def call_adapt(tmp):
+    w = torch.randn(2, 3, 4, 4)
+    for center in (True, False): adapt.deflate(adapt.inflate(w, 2, center))
+    adapt.square(9), adapt.resize_temporal(torch.randn(1, 4, 3), 6)
+    adapt.resize_pos_embed(torch.randn(1, 7, 3), 4, (2, 3))
+    adapt.check_resize(adapt.resize_pos_embed)
+
 def call_model(tmp):
     clip,picture = torch.randn(2, 3, 2, 8, 8),torch.randn(2, 3, 8, 8)
     for kw in (SMALL, SMALL | dict(scan_order='temporal_first', rms_norm=False, use_checkpoint=True, checkpoint_num=1),
@@ -214,8 +221,45 @@ def call_model(tmp):
     m(picture), model.delta_maps(m, picture)
     model.check_backbone(model.VideoMamba)
     for name in model.list_models(): model.create_model(name, depth=1, img_size=32, num_frames=1, num_classes=2)
-    model.save_model(m, tmp/'m.safetensors', classes=['a'])
+    weights.save_model(m, tmp/'m.safetensors', classes=['a'])
     model.load_model(str(tmp/'m.safetensors'))
+    model.VideoMamba(**SMALL).resize(num_frames=4, img_size=(8, 12))
+    model.VideoMamba(**SMALL | dict(num_frames=None)).resize(img_size=12)
+
+def call_weights_and_pretrained(tmp):
+    m = model.VideoMamba(**SMALL)
+    for path in (tmp/'m.pth', str(tmp/'n.pth')): weights.save_official(m, path)
+    repr(weights.load_weights(model.VideoMamba(**SMALL), path, head='drop'))
+    weights.load_weights(model.VideoMamba(**SMALL | dict(num_frames=4, img_size=12)), m.state_dict())
+    weights.check_loader(weights.load_weights, model.VideoMamba)
+    pretrained.locate(path), pretrained.arguments(path)
+    with suppress(ValueError): pretrained.check_promise(zoo.list_weights()[0], pretrained.arguments(tmp/'m.pth')[2])
+    m.classes = ['a', 'b', 'c']
+    m.save_pretrained(tmp/'folder')
+    model.VideoMamba.from_pretrained(tmp/'folder', num_frames=4)
+    with suppress(OSError):
+        model.VideoMamba.from_pretrained('videomamba_t16_in1k_res224', cache_dir=tmp, local_files_only=True)
+
+def call_zoo(tmp):
+    row = zoo.find_weights('t16_k400_f8_res224')
+    row.file, row.urls, row.protocol, row.config()
+    zoo.find_weights(Path(row.file)).config(), zoo.find_weights(row), zoo.find_weights('t16_in1k_res224').protocol
+    table = zoo.list_weights('k400', ('tiny', 'small'), 8, [224], 'in1k', 'video', top1=70)
+    table.names, table[:1], repr(table), table._repr_html_()
+    (tmp/'mine.pth').touch()
+    zoo.fetch_weights(tmp/'mine.pth'), zoo.forget_weights(str(tmp/'mine.pth')), zoo.forget_weights(row.name, tmp)
+    with suppress(OSError): zoo.fetch_weights(row.name, cache_dir=tmp, local_files_only=True, revision='main')
+    zoo.label_names('coin'), zoo.label_names('k400'), zoo.label_names('in1k', cache_dir=str(tmp), local_files_only=True)
+
+def call_flops(tmp):
+    m = model.VideoMamba(**SMALL)
+    for x in (None, (2, *m.input_shape), list((1, *m.input_shape)), torch.zeros(1, *m.input_shape)):
+        for convention in (*flops.PRICES, dict(matmul=.5)):
+            cost = flops.flops(m, x, convention)
+            cost.total, cost.giga, repr(cost+2*cost), cost._repr_html_(), cost.table()
+        flops.work(m, x)
+    flops.count_parameters(torch.nn.Linear(2, 3)), flops.count_parameters(m)
+    repr(flops.cost_table(['videomamba_tiny'], [(1, 32), (None, 32)]))
 
 def call_triton(tmp):
     os.environ['TRITON_INTERPRET'] = '1'
@@ -237,6 +281,23 @@ class Clips:
     classes = ['a', 'b', 'c']
     def __len__(self): return 6
     def __getitem__(self, i): return torch.randn(3, 2, 8, 8, generator=torch.Generator().manual_seed(i)), i % 3
+
+def call_torch_file(tmp):
+    torch.save({'w': torch.ones(3), 'args': [1, 'a', None]}, tmp/'w.pth')
+    with torch_file.explain(tmp/'w.pth'), open(tmp/'w.pth', 'rb') as f: torch_file.read_torch(f)
+    with torch_file.explain('b'), suppress(torch_file.WeightsError): raise torch_file.damaged('it is')
+    torch_file.walk_pickle(io.BytesIO(b'\x80\x02K\x01.'), lambda pid: range(3))
+
+def call_checkpoint(tmp):
+    for frames in (2, None):
+        m = model.VideoMamba(**SMALL | dict(num_frames=frames))
+        torch.save({'model': m.state_dict(), 'epoch': 1}, tmp/'c.pth')
+        state,_ = checkpoint.unwrap(checkpoint.read_file(str(tmp/'c.pth'))[0])
+        info = checkpoint.describe_state(state)
+        repr(info), checkpoint.config_of(info)
+    checkpoint.unwrap(m.state_dict(), 'auto'), checkpoint.describe_state({})
+    model.save_model(m, tmp/'c.safetensors')
+    checkpoint.read_file(tmp/'c.safetensors')
 
 def call_train(tmp):
     recipe.mixup(torch.randn(2, 3), recipe.soft_targets(torch.tensor([0, 1]), 3, .1), .5)
