@@ -42,9 +42,9 @@ def answer(
     read:dict, # sampling and rate: how the model reads
 )->dict: # path and top, or path and error
     "Classify one file, or say what is wrong with it."
-    from videomamba_nb.evaluate import predict
+    from videomamba_nb.evaluate import file_probs
     from videomamba_nb.video import VideoError
-    try: probs = predict(model, path, clips=args.views[0], crops=args.views[1], **read)
+    try: probs = file_probs(model, path, clips=args.views[0], crops=args.views[1], **read)
     except VideoError as e: return dict(path=path, error=str(e))
     best = probs.topk(min(args.topk, len(probs)))
     pairs = zip(best.indices.tolist(), best.values.tolist())

@@ -23,7 +23,7 @@ from torch import nn
 from .core import atomic_write, set_seed
 from .data import denormalize
 from .digits import MOTIONS, moving_digits, unseen_clip
-from .evaluate import evaluate, file_views, look, predict
+from .evaluate import evaluate, file_probs, file_views, look
 from .model import VideoMamba, load_model
 from .recipe import TrainConfig
 from .train import fit, show_curve
@@ -169,7 +169,7 @@ def show_off(
     out:Path, # PNG file
 )->dict: # The answer and its probability
     "Classify one file, and draw the picture."
-    probs,x = predict(model, path, 'cpu', **DEMO_READ),file_views(model, path, 1, 1, **DEMO_READ)
+    probs,x = file_probs(model, path, 'cpu', **DEMO_READ),file_views(model, path, 1, 1, **DEMO_READ)
     answer = MOTIONS[probs.argmax().item()]
     with plt.rc_context():
         set_style()

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['topk_accuracy', 'confusion', 'merge_views', 'Result', 'view_probs', 'evaluate', 'shipped_weights', 'clip_size',
-           'file_views', 'predict', 'look', 'show_look']
+           'file_views', 'file_probs', 'look', 'show_look']
 
 # %% ../nbs/40_evaluate.ipynb #d53f3fc3
 import os
@@ -153,7 +153,7 @@ def file_views(
 
 # %% ../nbs/40_evaluate.ipynb #8d2fe88f
 @torch.no_grad()
-def predict(
+def file_probs(
     model:VideoMamba, # In eval mode afterwards
     path:str | Path, # A video file
     device:torch.device | str | None=None, # Where to compute; a GPU if there is one

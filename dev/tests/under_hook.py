@@ -25,9 +25,9 @@ import torch
 
 import videomamba_nb
 from videomamba_nb import adapt, block_cpu, block_ops, bmamba, build, checkpoint, cli, contract, core, data, demo
-from videomamba_nb import digits, evaluate, explorer, flops, model, pretrained, reading, recipe, scan, scan_chunked
-from videomamba_nb import scan_cpu, scan_order, scan_triton, scan_triton_bwd, ssm, torch_file, train, triton_kernels
-from videomamba_nb import video, viz, weights, zoo
+from videomamba_nb import digits, evaluate, explorer, features, flops, inference, model, pretrained, reading
+from videomamba_nb import recipe, scan, scan_chunked, scan_cpu, scan_order, scan_triton, scan_triton_bwd, ssm
+from videomamba_nb import torch_file, train, triton_kernels, video, viz, weights, zoo
 
 del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
 
@@ -318,9 +318,31 @@ def call_evaluate(tmp):
     ds = data.VideoDataset([(str(path), 1)], 2, 8, mode='test', num_clips=2, num_crops=3)
     found = evaluate.evaluate(m, ds, batch_size=4)
     repr(found), found.top1, found.top5, found.confusion()
-    evaluate.predict(m, path), evaluate.file_views(m, str(path), clips=1), evaluate.shipped_weights()
+    evaluate.file_probs(m, path), evaluate.file_views(m, str(path), clips=1), evaluate.shipped_weights()
     evaluate.look(m, torch.randn(2, 3, 2, 8, 8)), evaluate.show_look(m, torch.randn(1, 3, 2, 8, 8))
     plt.close('all')
+
+def call_features(tmp):
+    m,path,x = model.VideoMamba(**SMALL),call_video(tmp),torch.randn(2, 3, 2, 8, 8)
+    for what in features.WHAT: features.pool_tokens(m.forward_features(x), m.grid, what)
+    features.feature_map(m, x), features.windows(9, 4, 2), features.fingerprint(m), features.view_size(m)
+    features.to_view(np.zeros((2, 8, 10, 3), dtype=np.uint8), 8)
+    features.to_view(np.zeros((1, 8, 10, 3), dtype=np.uint8), 8, True, 1, 3)
+    list(features.FileViews(m, [path], .5, .25, 'seconds')), features.feature_file(tmp, path)
+    f = inference.extract_features(m, [path], 'map', tmp/'features', 2, 1, device='cpu', show=False)
+    f.save(tmp/'copy'), repr(f), f.x, f.part(0), features.load_features(str(tmp/'copy'))
+    inference.extract_features(m, (str(path),))
+
+def call_inference(tmp):
+    m,path,frames = model.VideoMamba(**SMALL),call_video(tmp),np.zeros((4, 8, 10, 3), dtype=np.uint8)
+    still = model.VideoMamba(**SMALL | dict(num_frames=None))
+    for o in (path, str(path), frames, frames[0], torch.tensor(frames), [path, frames], torch.randn(2, 3, 2, 8, 8)):
+        repr(inference.predict(m, o, 2, ['a', 'b', 'c'])), inference.class_names(m)
+    inference.predict(still, path, clips=2), inference.predict(still, torch.randn(3, 8, 8), labels=('a', 'b', 'c'))
+    plt.imsave(tmp/'a.png', frames[0]), inference.read_picture(tmp/'a.png'), inference.predict(m, tmp/'a.png')
+    inference.read_source(frames, lambda n: [0, n-1]), inference.source_views(m, path, 2, 3)
+    y = torch.arange(6) % 2
+    inference.linear_probe(torch.randn(6, 2, 3), y, torch.randn(6, 2, 3), y)
 
 def call_explorer(tmp):
     path,frames = call_video(tmp),np.zeros((4, 8, 10, 3), dtype=np.uint8)
