@@ -12,6 +12,8 @@ import importlib.util
 import io
 import json
 import logging
+import math
+import operator
 import os
 import warnings
 from collections import Counter
@@ -71,18 +73,19 @@ def check_export(
 # %% ../nbs/24_export.ipynb #9c7848ef
 def _rows(u, delta, A, B, C, c):
     "Blocks of c tokens: the place in the block comes first, the channel last."
-    g,pad = B.shape[1],lambda x: F.pad(x, (0, -x.shape[-1] % c))
+    g,fill = B.shape[1],-u.shape[-1] % c
+    pad = lambda x: F.pad(x, (0, fill)) if fill else x
     token = lambda x: rearrange(pad(x), 'b (g p) (m c) -> c b g m 1 p', c=c, g=g)
     state = lambda x,to: rearrange(pad(x), f'b g n (m c) -> c b g m {to}', c=c)
     return token(delta), token(delta*u), rearrange(A, '(g p) n -> g 1 n p', g=g), state(B, 'n 1'), state(C, '1 n')
 
-def _steps(h, dt, du, A, B, C):
-    "The recurrence (Mamba, eq. 2) in all blocks side by side: last states, outputs."
+def _steps(h, dt, du, A, B, C=None):
+    "The recurrence (Mamba, eq. 2) in all blocks side by side: last states, and outputs if there is a `C`."
     ys = []
-    for i in range(len(dt)):
-        h = torch.exp(dt[i]*A)*h + du[i]*B[i]
-        ys.append(C[i]@h)
-    return h, torch.stack(ys)
+    for dti,dui,Bi,Ci in zip(dt, du, B, C if C is not None else dt):
+        h = torch.exp(dti*A)*h + dui*Bi
+        if C is not None: ys.append(Ci@h)
+    return h, torch.stack(ys) if ys else None
 
 def _starts(a, h):
     "The state in which each block begins, from what each block does: a tree over the blocks."
@@ -95,11 +98,11 @@ def _starts(a, h):
 
 # %% ../nbs/24_export.ipynb #e231965e
 def _in_blocks(c, run, u, delta, A, B, C):
-    "Outputs and last state in blocks of c tokens; `run` is the recurrence."
+    "Outputs and last state in blocks of c tokens; `run` is the recurrence that reads."
     l = u.shape[-1]
     dt,du,A,B,C = _rows(u, delta, A, B, C, c)
     h = torch.zeros_like(dt[0]*A)
-    if c < l: h = _starts(torch.exp(dt.sum(0)*A), run(h, dt, du, A, B, C)[0])
+    if c < l: h = _starts(torch.exp(dt.sum(0)*A), _steps(h, dt, du, A, B)[0])
     h,y = run(h, dt, du, A, B, C)
     return rearrange(y, 'c b g m 1 p -> b (g p) (m c)')[...,:l], rearrange(h[:,:,-1], 'b g n p -> b (g p) n')
 
@@ -111,8 +114,8 @@ def selective_scan_blocks(
     B:Float[Tensor,'b g n l'], # What each token writes to the state
     C:Float[Tensor,'b g n l'], # What each token reads from the state
 )->tuple[Float[Tensor,'b e l'], Float[Tensor,'b e n']]: # Output signal, last state
-    "Run the recurrence in blocks of 16 tokens, with nothing but standard operators."
-    return _in_blocks(min(16, u.shape[-1]), _steps, u, delta, A, B, C)
+    "Run the recurrence in blocks of up to 16 tokens, with nothing but standard operators."
+    return _in_blocks(min(16, math.isqrt(u.shape[-1]-1)+1), _steps, u, delta, A, B, C)
 
 # %% ../nbs/24_export.ipynb #1990cffe
 def _ready(d, way):
@@ -174,8 +177,8 @@ def operators(
 )->dict: # Name -> calls, most frequent first
     "Count what a graph is made of; the body of an ONNX loop counts once."
     if isinstance(program, torch.export.ExportedProgram):
-        nodes = [o.target for o in program.graph.nodes if o.op == 'call_function']
-        return dict(Counter(str(o) for o in nodes if isinstance(o, torch._ops.OpOverload)).most_common())
+        called = [o.target for o in program.graph.nodes if o.op == 'call_function']
+        return dict(Counter(str(o) for o in called if o is not operator.getitem).most_common())
     def walk(graph):
         for node in graph.node:
             yield node.op_type
