@@ -16,8 +16,9 @@ import torch
 from common import RESULTS, Others, append_rows, medians, write_rows
 
 from videomamba_nb.core import input_by_rule, set_seed
-from videomamba_nb.export import check_export, export_onnx, export_program, load_onnx, load_program, operators
+from videomamba_nb.export import check_export, export_program, load_program, operators
 from videomamba_nb.model import VideoMamba, create_model
+from videomamba_nb.onnx_export import export_onnx, load_onnx, onnx_operators
 
 WAYS = {
     'ours.pt2': lambda model, path: export_program(model, path),
@@ -37,10 +38,10 @@ def export(model, name, path, threads):
     WAYS[name](model, path)
     seconds = time.perf_counter()-start
     run = load(path, threads)
-    kind = load_program(path)[0] if path.suffix == '.pt2' else path
+    count = onnx_operators(path) if path.suffix == '.onnx' else operators(load_program(path)[0])
     error = check_export(run, model, batches=(1,))
     row = dict(way=name, export_s=round(seconds, 1), mb=round(path.stat().st_size/1e6, 2),
-               operators=sum(operators(kind).values()), error=f'{error:.1e}')
+               operators=sum(count.values()), error=f'{error:.1e}')
     print(row, flush=True)
     return run, row
 
