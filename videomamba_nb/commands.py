@@ -124,7 +124,7 @@ def show_top(
     return [row['path'], *(f'  {o["probability"]:6.1%}  {o["label"]}' for o in row['top'])]
 
 # %% ../nbs/67_commands.ipynb #8b63672c
-VIDEOS = ('.mp4', '.mkv', '.webm', '.avi', '.mov', '.m4v', '.mpg', '.mpeg', '.wmv', '.flv', '.ts', '.3gp', '.ogv')
+VIDEOS = ('.mp4', '.mkv', '.webm', '.avi', '.mov', '.m4v', '.mpg', '.mpeg', '.wmv', '.flv', '.ts', '.3gp')
 
 def video_files(
     paths:list, # Files and folders
@@ -134,7 +134,7 @@ def video_files(
     for path in map(Path, paths):
         inside = sorted(o for o in path.rglob('*') if o.suffix.lower() in VIDEOS and o.is_file())
         if path.is_dir() and not inside:
-            raise ValueError(f'there is no video in the folder {path}: none of its files ends in {", ".join(VIDEOS)}')
+            raise ValueError(f'no video in the folder {path}: no file in it ends in {", ".join(VIDEOS)}')
         for o in inside if path.is_dir() else [path]: found.setdefault(os.path.abspath(o), str(o))
     return list(found.values())
 
@@ -163,8 +163,9 @@ def export_format(
     "The format of a file to write; `ValueError` if its name does not tell, or tells another."
     suffix,known = Path(path).suffix[1:].lower(),', '.join('.'+o for o in FORMATS)
     kind = kind or suffix
-    if kind not in FORMATS: raise ValueError(f'{path} does not tell the format: end its name in one of {known}')
-    if suffix in FORMATS and suffix != kind: raise ValueError(f'{path} ends in .{suffix}, but {kind} was asked for')
+    if kind not in FORMATS: raise ValueError(f'{path} tells no format: end its name in one of {known}')
+    if suffix in FORMATS and suffix != kind:
+        raise ValueError(f'{path} ends in .{suffix}, but {kind} was asked for')
     return kind
 
 # %% ../nbs/67_commands.ipynb #f0b8ad46
@@ -180,7 +181,8 @@ def _to_official(model, path):
     from videomamba_nb.weights import save_official
     save_official(model, path)
     order = model.config['scan_order']
-    lost = ['the names of its classes']*bool(model.classes) + [f'the scan order {order}']*(order != 'spatial_first')
+    lost = ['the names of its classes']*bool(model.classes)
+    lost += [f'the scan order {order}']*(order != 'spatial_first')
     return dict(note=f'this format does not hold {" and ".join(lost)}') if lost else {}
 
 # %% ../nbs/67_commands.ipynb #d03d80f3

@@ -18,7 +18,8 @@ def show_row(
     row:dict, # Name -> value; None and empty values are left out
 )->list: # Lines
     "A title, and below it one name and value per line."
-    rows = {k: v if isinstance(v, (list, tuple)) else [v] for k,v in row.items() if v not in (None, '', [], ())}
+    told = {k: v for k,v in row.items() if v not in (None, '', [], ())}
+    rows = {k: v if isinstance(v, (list, tuple)) else [v] for k,v in told.items()}
     wide = max(map(len, rows), default=0)
     return [title, *(f'  {k*(not i):{wide}}  {o}' for k,v in rows.items() for i,o in enumerate(v))]
 
@@ -47,14 +48,15 @@ def show_name(
     r,size = row,f'{row["res"]} x {row["res"]} pixels'
     score = ', '.join(f'{k[:3]}-{k[3:]} {r[k]} %' for k in ('top1','top5') if r[k])
     views = f'{r["clips"]} clips x {r["crops"]} crops' if r['clips'] else ''
-    shown = dict(size=r['model'], trained=f'on {r["data"]}, from {r["init"]}', task=r['task'], classes=r['classes'],
+    shown = dict(size=r['model'], trained=f'on {r["data"]}, from {r["init"]}', task=r['task'],
+                 classes=r['classes'],
                  reads=f'{r["frames"]} frames of {size}' if r['frames'] else f'pictures of {size}',
                  published=score, views=views, cost=f'{r["gflops"]:g} GFLOPs a view' if r['gflops'] else '',
                  note=r['note'], urls=r['urls'],
                  cached=r['cached'] or f'no; videomamba weights {r["name"]} --download')
     return show_row(r['name'], shown)
 
-# %% ../nbs/66a_lookup.ipynb #2bcde189
+# %% ../nbs/66a_lookup.ipynb #aaf99879
 @contextlib.contextmanager
 def _about(source):
     "Say in every error which source it is about."
@@ -70,7 +72,8 @@ def _fit(path):
     try:
         with _about(path): model = VideoMamba.from_pretrained(path)
     except ValueError as e: return dict(report=None, why=str(e))
-    return dict(report=asdict(model.report), parameters=count_parameters(model).total, gflops=flops(model).giga)
+    cost = dict(parameters=count_parameters(model).total, gflops=flops(model).giga)
+    return dict(report=asdict(model.report), **cost)
 
 def about_file(
     path:str | Path, # A file of weights, or a folder of `save_pretrained`
@@ -82,10 +85,10 @@ def about_file(
     content,about = read_file(path)
     with _about(path): state,notes = unwrap(content)
     info,saved = describe_state(state),json.loads(about.get('videomamba_nb', '{}'))
-    return dict(path=str(path), bytes=os.path.getsize(path), tensors=len(state), notes=notes, holds=repr(info),
-                info=asdict(info), saved=saved, **_fit(path))
+    held = dict(tensors=len(state), notes=notes, holds=repr(info), info=asdict(info), saved=saved)
+    return dict(path=str(path), bytes=os.path.getsize(path), **held, **_fit(path))
 
-# %% ../nbs/66a_lookup.ipynb #6abf7779
+# %% ../nbs/66a_lookup.ipynb #38b3157a
 def _short(v):
     "A saved value on one line."
     if isinstance(v, list): return ', '.join(map(str, v[:10])) + f' and {len(v)-10} more'*(len(v) > 10)
@@ -99,11 +102,11 @@ def show_file(
     r,s = row,row['saved']
     shown = dict(file=f'{megabytes(r["path"])}, {r["tensors"]} tensors', holds=r['holds'])
     if s: shown['saved'] = [f'{k}: {_short(v)}' for k,v in s.items() if k != 'config']
-    if r['report'] is None: return show_row(r['path'], shown | dict(found=r['notes'], model=f'none: {r["why"]}'))
+    if r['report'] is None: return show_row(r['path'], shown | dict(notes=r['notes'], model='none, '+r['why']))
     shown['model'] = f'{r["parameters"]/1e6:.2f} M parameters, {r["gflops"]:.3g} GFLOPs a clip'
     return show_row(r['path'], shown) + repr(Report(**r['report'])).splitlines()
 
-# %% ../nbs/66a_lookup.ipynb #0ce61f5f
+# %% ../nbs/66a_lookup.ipynb #e61d87c3
 @contextlib.contextmanager
 def _no_such(source):
     "An unknown name is no file either: say both."
