@@ -102,7 +102,8 @@ def show_file(
     r,s = row,row['saved']
     shown = dict(file=f'{megabytes(r["path"])}, {r["tensors"]} tensors', holds=r['holds'])
     if s: shown['saved'] = [f'{k}: {_short(v)}' for k,v in s.items() if k != 'config']
-    if r['report'] is None: return show_row(r['path'], shown | dict(notes=r['notes'], model='none, '+r['why']))
+    if r['report'] is None:
+        return show_row(r['path'], shown | dict(notes=r['notes'], model='none, '+r['why']))
     shown['model'] = f'{r["parameters"]/1e6:.2f} M parameters, {r["gflops"]:.3g} GFLOPs a clip'
     return show_row(r['path'], shown) + repr(Report(**r['report'])).splitlines()
 

@@ -82,7 +82,7 @@ def add_source(
     p.add_argument('--weights', metavar='SOURCE', help='published name, file, folder, or user/repository '
                    'on the Hub (the small model of the package)')
     p.add_argument('--frames', type=at_least_one, help='frames of a clip, if not those of the weights')
-    p.add_argument('--size', type=at_least_one, help='rows and columns of a frame, if not those of the weights')
+    p.add_argument('--size', type=at_least_one, help='rows and columns, if not those of the weights')
     p.add_argument('--sampling', choices=('sparse', 'ssv2', 'dense'),
                    help='rule for the frames (as the weights say, else sparse)')
     p.add_argument('--json', action='store_true', help='answer in JSON')
@@ -99,8 +99,8 @@ def add_weights(
         Writes nothing, but --download puts files into the cache of huggingface_hub and prints where.''',
         '--data k400 --model tiny', 'videomamba_t16_k400_f8_res224 --download', 'run/best.safetensors --json')
     p.add_argument('names', nargs='*', metavar='NAME_OR_FILE', help='published names, or files or folders')
-    about = dict(data='data set, for example k400', model='tiny, small, middle or base', frames='frames of a clip',
-                 res='rows and columns', init='what training started from',
+    about = dict(data='data set, for example k400', model='tiny, small, middle or base',
+                 frames='frames of a clip', res='rows and columns', init='what training started from',
                  task='image, video, masked or video-text')
     for k,text in about.items(): p.add_argument(f'--{k}', type=several, help=text)
     p.add_argument('--top1', type=float, help='least published accuracy, in percent')
@@ -234,9 +234,11 @@ def overview(
 def build_parser()->argparse.ArgumentParser: # For `main`
     "All commands and their arguments."
     about = 'Video understanding with a bidirectional state-space model.'
-    top = argparse.ArgumentParser('videomamba', description=about, formatter_class=_PLAIN)
+    how = dict(description=about, usage='videomamba [-h] [--version] COMMAND ...', formatter_class=_PLAIN)
+    top = argparse.ArgumentParser('videomamba', **how)
     top.add_argument('--version', action='version', version=__version__)
-    add = top.add_subparsers(dest='command', metavar='COMMAND', required=True, help=argparse.SUPPRESS)
+    add = top.add_subparsers(prog='videomamba', dest='command', metavar='COMMAND', required=True,
+                             help=argparse.SUPPRESS)
     for o in (add_weights, add_answers, add_features, add_export, add_train, add_rest): o(add)
     top.epilog = overview(add.choices)
     return top
