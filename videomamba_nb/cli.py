@@ -199,6 +199,7 @@ def main(
     try:
         args = build_parser().parse_args(argv)
         with warnings.catch_warnings():
+            for o in (DeprecationWarning, FutureWarning): warnings.simplefilter('ignore', o) # for programmers
             warnings.showwarning = lambda message, *_, **__: complain(message)
             return RUN[args.command](args)
     except SystemExit as e: return int(e.code or 0) # --help, or a usage error that was printed

@@ -77,9 +77,9 @@ def open_model(
     sampling:str | None=None, # Rule for the frames, if it is known better than what the source says
 )->Opened: # On the CPU, in eval mode
     "A model for a command; `ValueError` or `OSError` says why there is none."
-    from videomamba_nb.evaluate import shipped_weights
     from videomamba_nb.model import VideoMamba
-    path,row = _locate(source or shipped_weights())
+    if source is None: from videomamba_nb.evaluate import shipped_weights
+    path,row = _locate(shipped_weights() if source is None else source)
     asked = {k: v for k,v in dict(num_frames=frames, img_size=size).items() if v}
     with _about(path): model = VideoMamba.from_pretrained(row.name if row else path, **asked)
     _check_whole(model, frames, size)
@@ -171,7 +171,9 @@ def export_format(
 # %% ../nbs/67_commands.ipynb #f0b8ad46
 def _to_onnx(model, path, meta):
     "Write ONNX and tell what the check found."
+    from videomamba_nb.core import need
     from videomamba_nb.onnx_export import export_onnx
+    need('onnxscript', 'onnx onnxscript', 'ONNX export') # said before the long part of the work
     try: r = export_onnx(model, path, **meta)
     except AssertionError as e: raise ValueError(f'{path} was not written, its answers are wrong: {e}') from e
     return dict(opset=r.opset, operators=sum(r.operators.values()), error_of_scores=r.error)
