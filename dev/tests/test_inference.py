@@ -279,6 +279,28 @@ def test_sources_agree(videos, tmp_path):
         test_tensor(predict(model, tmp_path/name).probs, predict(model, frames[0]).probs)
     test_tensor(predict(model, frames[0]).probs, predict(model, frames[[0]*4]).probs)
 
+@pytest.mark.parametrize('how', [{}, dict(sampling='ssv2', clips=2), dict(sampling='dense', rate=2, clips=3, crops=2)])
+def test_agrees_with_the_test_protocol(videos, how):
+    "The same views as `evaluate` takes, so the same probabilities."
+    from videomamba_nb.evaluate import file_probs
+    model,how = clip_model(),dict(clips=4, crops=3) | how
+    for path in videos:
+        p = predict(model, path, 9, device='cpu', **how)
+        test_tensor(p.probs, file_probs(model, path, device='cpu', **how)[p.indices], atol=1e-5)
+
+@pytest.mark.parametrize('n', [1, 5, 16, 17, 100, 301])
+def test_one_view_reads_the_frames_of_the_official_demo(n):
+    "16 frames at round(i*seg)+int(seg/2) with seg = (n-1)/16, and of them the middle square."
+    number = np.arange(n, dtype=np.uint16)
+    frames = np.zeros((n, 16, 20, 3), dtype=np.uint8)
+    frames[:,4,10,0],frames[:,4,10,1],frames[:,:,:2],frames[:,:,18:] = number % 256,number//256,255,255
+    x = source_views(clip_model(num_frames=16), frames)[0]
+    raw = (x*torch.tensor([.229, .224, .225]).view(3, 1, 1, 1)+torch.tensor([.485, .456, .406]).view(3, 1, 1, 1))*255
+    seen = (raw[0,:,4,8]+256*raw[1,:,4,8]).round().long().tolist()
+    seg = (n-1)/16
+    assert seen == [min(n-1, int(np.round(seg*i))+int(seg/2)) for i in range(16)]
+    assert raw[2].abs().max() < 1, 'the borders are cut off'
+
 def test_names():
     model,x = clip_model(),clip(4)
     assert predict(model, x, 2).labels == [f'class {i}' for i in predict(model, x, 2).indices]
