@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
 from videomamba_nb import features, inference
 from videomamba_nb.core import fill_by_rule, test_tensor
@@ -145,12 +146,16 @@ def test_only_what_changed(tmp_path, videos, monkeypatch):
     assert [again(), again(), again(batch_size=1), again(workers=2)] == [n, 0, 0, 0]
     write_video(videos[2], clip(2, 99)) # another video under the same name
     assert [again(), again()] == [1, 0]
-    for change in (dict(what='map'), dict(window=4), dict(sampling='dense', rate=2), dict(window=4, unit='seconds')):
-        assert [again(**change), again(**change)] == [n, 0], change
+    os.utime(videos[2], (0, 0)) # or so its owner says
+    assert [again(), again()] == [1, 0]
+    dense,four = dict(sampling='dense'),dict(window=4)
+    for a,b in (({}, dict(what='map')), ({}, four), ({}, dense), (dense, dense | dict(rate=2)),
+                (four, four | dict(stride=2)), (four, four | dict(unit='seconds'))):
+        assert (again(**a), again(**a), again(**b), again(**b))[1:] == (0, n, 0), (a, b)
     other = clip_model(norm_epsilon=1e-3)
     assert [again(other), again(other)] == [n, 0]
-    order = clip_model(scan_order='temporal_first')
-    assert [again(order), again(order)] == [n, 0]
+    orders = ['spatial_first', 'temporal_first'],['temporal_first', 'spatial_first'],'temporal_first'
+    for order in (clip_model(scan_order=o) for o in orders): assert [again(order), again(order)] == [n, 0]
     (tmp_path/'out').joinpath(feature_file('', videos[0]).name).write_bytes(b'torn')
     assert [again(order), again(order)] == [1, 0]
     tuned = clip_model(scan_order='temporal_first')
@@ -227,6 +232,24 @@ def test_readers_agree(videos):
     assert FileViews(clip_model(), [], 5).backend == 'av' and FileViews(clip_model(), []).backend == 'auto'
     for other in f[1:]:
         for a,b in zip(f[0], other): test_tensor(a, b)
+
+def test_every_view_once(videos):
+    "However many processes read, and in the order of time."
+    data = FileViews(clip_model(), videos, 4)
+    for workers in (0, 1, 2, 3):
+        seen = [(p, tuple(span), last) for p,span,last,_ in DataLoader(data, None, num_workers=workers)]
+        assert len(seen) == len(set(seen)) == 3+3+1+8
+        for path in map(str, videos):
+            spans,last = zip(*(o[1:] for o in seen if o[0] == path))
+            assert list(spans) == sorted(spans) and last == (False,)*(len(spans)-1)+(True,)
+
+def test_crops_go_along_the_longer_side():
+    wide = np.zeros((4, 16, 48, 3), dtype=np.uint8)
+    wide[:,:,16:32],wide[:,:,32:] = 100,200
+    views = source_views(clip_model(), wide, crops=3)
+    levels = [o.mean().item() for o in views]
+    assert levels == sorted(levels) and levels[0] < levels[2]
+    test_tensor(views[1:2], source_views(clip_model(), wide))
 
 def test_image_model(videos, tmp_path):
     model = fill_by_rule(VideoMamba(**SMALL | dict(num_frames=None)))
