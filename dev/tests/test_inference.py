@@ -236,7 +236,7 @@ def test_readers_agree(videos):
 def test_every_view_once(videos):
     "However many processes read, and in the order of time."
     data = FileViews(clip_model(), videos, 4)
-    for workers in (0, 1, 2, 3):
+    for workers in (0, 1, 2):
         seen = [(p, tuple(span), last) for p,span,last,_ in DataLoader(data, None, num_workers=workers)]
         assert len(seen) == len(set(seen)) == 3+3+1+8
         for path in map(str, videos):
