@@ -87,7 +87,7 @@ def probe(
 _DEV = "pip install -c constraints.txt -e '.[dev]'"
 _CUDA = 'pip install --no-build-isolation'
 _CHECKS = [ # arguments of `probe`
-    dict(package='torch', least='2.4'), dict(package='einops', least='0.8'), dict(package='numpy'),
+    dict(package='torch', least='2.6'), dict(package='einops', least='0.8'), dict(package='numpy'),
     dict(package='jaxtyping'), dict(package='tqdm'), dict(package='safetensors', least='0.4'),
     dict(package='huggingface_hub', least='0.30'), dict(package='matplotlib'), dict(package='av', least='14')]
 _CHECKS += [dict(needed=False, **o) for o in (

@@ -54,7 +54,8 @@ def arguments(
 )->tuple: # (arguments of `VideoMamba`, names of the classes or None, `StateInfo`)
     "What model a file belongs to: by its description, by `config.json` beside it, or by its shapes."
     content,about = read_file(path)
-    info = describe_state(unwrap(content)[0])
+    try: info = describe_state(unwrap(content)[0])
+    except WeightsError as e: raise WeightsError(f'{path}: {e}') from None
     meta = json.loads(about.get('videomamba_nb', '{}'))
     beside = Path(path).with_name('config.json')
     if 'config' not in meta and Path(path).name == 'model.safetensors' and beside.is_file():

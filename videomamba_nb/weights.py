@@ -118,7 +118,8 @@ def _fit_head(state, want, report, head):
     keys = [k for k in ('head.weight','head.bias') if k in state]
     if not keys: return
     old,new = len(state[keys[0]]),len(want['head.weight']) if 'head.weight' in want else 0
-    if head == 'auto' and new == old: return
+    odd = new and any(state[k].shape[1:] != want[k].shape[1:] for k in keys)
+    if head == 'auto' and (new == old or odd): return
     if head == 'auto' and (old,new) == (710,400):
         for k in keys: state[k] = state[k][:400]
         return report.steps.append('took the first 400 of 710 classes')
@@ -168,7 +169,8 @@ def _source(source, key):
     if isinstance(source, dict): content,about,name = source,{},'a state dict'
     elif isinstance(source, (str, Path)): (content,about),name = read_file(source),Path(source).name
     else: raise TypeError(f'expected a path or a state dict, found {type(source).__name__}')
-    state,notes = unwrap(content, key)
+    try: state,notes = unwrap(content, key)
+    except WeightsError as e: raise WeightsError(f'{name}: {e}') from None
     return state, name, notes, json.loads(about.get('videomamba_nb', '{}')).get('config', {})
 
 def _adapted(model, state, want, report, center, head, config):

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
 from videomamba_nb import features, inference
 from videomamba_nb.core import fill_by_rule, test_tensor
@@ -145,12 +146,16 @@ def test_only_what_changed(tmp_path, videos, monkeypatch):
     assert [again(), again(), again(batch_size=1), again(workers=2)] == [n, 0, 0, 0]
     write_video(videos[2], clip(2, 99)) # another video under the same name
     assert [again(), again()] == [1, 0]
-    for change in (dict(what='map'), dict(window=4), dict(sampling='dense', rate=2), dict(window=4, unit='seconds')):
-        assert [again(**change), again(**change)] == [n, 0], change
+    os.utime(videos[2], (0, 0)) # or so its owner says
+    assert [again(), again()] == [1, 0]
+    dense,four = dict(sampling='dense'),dict(window=4)
+    for a,b in (({}, dict(what='map')), ({}, four), ({}, dense), (dense, dense | dict(rate=2)),
+                (four, four | dict(stride=2)), (four, four | dict(unit='seconds'))):
+        assert (again(**a), again(**a), again(**b), again(**b))[1:] == (0, n, 0), (a, b)
     other = clip_model(norm_epsilon=1e-3)
     assert [again(other), again(other)] == [n, 0]
-    order = clip_model(scan_order='temporal_first')
-    assert [again(order), again(order)] == [n, 0]
+    orders = ['spatial_first', 'temporal_first'],['temporal_first', 'spatial_first'],'temporal_first'
+    for order in (clip_model(scan_order=o) for o in orders): assert [again(order), again(order)] == [n, 0]
     (tmp_path/'out').joinpath(feature_file('', videos[0]).name).write_bytes(b'torn')
     assert [again(order), again(order)] == [1, 0]
     tuned = clip_model(scan_order='temporal_first')
@@ -228,6 +233,24 @@ def test_readers_agree(videos):
     for other in f[1:]:
         for a,b in zip(f[0], other): test_tensor(a, b)
 
+def test_every_view_once(videos):
+    "However many processes read, and in the order of time."
+    data = FileViews(clip_model(), videos, 4)
+    for workers in (0, 1, 2):
+        seen = [(p, tuple(span), last) for p,span,last,_ in DataLoader(data, None, num_workers=workers)]
+        assert len(seen) == len(set(seen)) == 3+3+1+8
+        for path in map(str, videos):
+            spans,last = zip(*(o[1:] for o in seen if o[0] == path))
+            assert list(spans) == sorted(spans) and last == (False,)*(len(spans)-1)+(True,)
+
+def test_crops_go_along_the_longer_side():
+    wide = np.zeros((4, 16, 48, 3), dtype=np.uint8)
+    wide[:,:,16:32],wide[:,:,32:] = 100,200
+    views = source_views(clip_model(), wide, crops=3)
+    levels = [o.mean().item() for o in views]
+    assert levels == sorted(levels) and levels[0] < levels[2]
+    test_tensor(views[1:2], source_views(clip_model(), wide))
+
 def test_image_model(videos, tmp_path):
     model = fill_by_rule(VideoMamba(**SMALL | dict(num_frames=None)))
     f = quiet(model, videos, 'map', tmp_path)
@@ -278,6 +301,28 @@ def test_sources_agree(videos, tmp_path):
     for name in ('a.png', 'no_picture_by_name.mp4'):
         test_tensor(predict(model, tmp_path/name).probs, predict(model, frames[0]).probs)
     test_tensor(predict(model, frames[0]).probs, predict(model, frames[[0]*4]).probs)
+
+@pytest.mark.parametrize('how', [{}, dict(sampling='ssv2', clips=2), dict(sampling='dense', rate=2, clips=3, crops=2)])
+def test_agrees_with_the_test_protocol(videos, how):
+    "The same views as `evaluate` takes, so the same probabilities."
+    from videomamba_nb.evaluate import file_probs
+    model,how = clip_model(),dict(clips=4, crops=3) | how
+    for path in videos:
+        p = predict(model, path, 9, device='cpu', **how)
+        test_tensor(p.probs, file_probs(model, path, device='cpu', **how)[p.indices], atol=1e-5)
+
+@pytest.mark.parametrize('n', [1, 5, 16, 17, 100, 301])
+def test_one_view_reads_the_frames_of_the_official_demo(n):
+    "16 frames at round(i*seg)+int(seg/2) with seg = (n-1)/16, and of them the middle square."
+    number = np.arange(n, dtype=np.uint16)
+    frames = np.zeros((n, 16, 20, 3), dtype=np.uint8)
+    frames[:,4,10,0],frames[:,4,10,1],frames[:,:,:2],frames[:,:,18:] = number % 256,number//256,255,255
+    x = source_views(clip_model(num_frames=16), frames)[0]
+    raw = (x*torch.tensor([.229, .224, .225]).view(3, 1, 1, 1)+torch.tensor([.485, .456, .406]).view(3, 1, 1, 1))*255
+    seen = (raw[0,:,4,8]+256*raw[1,:,4,8]).round().long().tolist()
+    seg = (n-1)/16
+    assert seen == [min(n-1, int(np.round(seg*i))+int(seg/2)) for i in range(16)]
+    assert raw[2].abs().max() < 1, 'the borders are cut off'
 
 def test_names():
     model,x = clip_model(),clip(4)

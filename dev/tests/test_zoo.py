@@ -36,7 +36,7 @@ POINTER = b'version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 2800
 def archive(text='weights', size=300_000):
     "A zip archive that no compression shortens, as .pth files are."
     out = io.BytesIO()
-    with zipfile.ZipFile(out, 'w') as z: z.writestr('archive/data/0', (text.encode()*size)[:size])
+    with zipfile.ZipFile(out, 'w') as z: z.writestr(zipfile.ZipInfo('archive/data/0'), (text.encode()*size)[:size])
     return out.getvalue()
 
 @dataclasses.dataclass

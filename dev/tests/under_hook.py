@@ -296,7 +296,7 @@ def call_checkpoint(tmp):
         info = checkpoint.describe_state(state)
         repr(info), checkpoint.config_of(info)
     checkpoint.unwrap(m.state_dict(), 'auto'), checkpoint.describe_state({})
-    model.save_model(m, tmp/'c.safetensors')
+    weights.save_model(m, tmp/'c.safetensors')
     checkpoint.read_file(tmp/'c.safetensors')
 
 def call_train(tmp):
