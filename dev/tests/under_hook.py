@@ -24,10 +24,10 @@ import numpy as np
 import torch
 
 import videomamba_nb
-from videomamba_nb import adapt, block_cpu, block_ops, bmamba, build, checkpoint, cli, contract, core, data
-from videomamba_nb import demo, digits, evaluate, explorer, export, features, flops, inference, model, onnx_export
-from videomamba_nb import pretrained, reading, recipe, scan, scan_chunked, scan_cpu, scan_order, scan_triton
-from videomamba_nb import scan_triton_bwd, ssm, torch_file, train, triton_kernels, video, viz, weights, zoo
+from videomamba_nb import adapt, block_cpu, block_ops, bmamba, build, checkpoint, cli, commands, contract, core, data, demo
+from videomamba_nb import digits, evaluate, explorer, export, features, flops, inference, lookup, model, onnx_export
+from videomamba_nb import pretrained, reading, recipe, scan, scan_chunked, scan_cpu, scan_order, scan_triton, scan_triton_bwd
+from videomamba_nb import ssm, torch_file, train, triton_kernels, usage, video, viz, weights, zoo
 
 del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
 
@@ -362,6 +362,20 @@ def call_export(tmp):
     repr(onnx_export.export_onnx(m, str(file))), onnx_export.onnx_operators(file)
     onnx_export.load_onnx(file, threads=1)[0](torch.ones(2, *m.input_shape))
 
+def call_lookup_and_commands(tmp):
+    path,film = tmp/'w.pth',digits.unseen_clip(tmp/'film.mp4', 'up')
+    weights.save_official(model.VideoMamba(**SMALL), path)
+    for o in (path, str(path)): lookup.show_file(lookup.about_file(o)), lookup.megabytes(o)
+    lookup.show_name(lookup.about_name('t16_k400_f8_res224')), lookup.look_up(str(path)), lookup.show_row('a', dict(b=1))
+    o = commands.open_model(path, 4, 8, 'dense')
+    commands.open_model(), commands.answer(o, film, 2, (1, 1), ['a', 'b', 'c']), commands.video_files([tmp])
+    commands.feature_rows(o, [film], tmp/'f', show=False), commands.export_format('a.bin', 'pth')
+    commands.show_export(commands.export_model(o, tmp/'w.safetensors'))
+
+def call_usage(tmp):
+    usage.views('4x3'), usage.at_least_one('5'), usage.span('2s'), usage.several('a,b')
+    usage.build_parser().parse_args(['weights'])
+
 def call_demo_and_cli(tmp):
     config = recipe.TrainConfig(epochs=1, batch_size=4)
     demo.demo = functools.partial(demo.demo, clips=dict.fromkeys(('train', 'valid', 'test'), 4), config=config, root=tmp)
@@ -371,8 +385,15 @@ def call_demo_and_cli(tmp):
     listed.write_text(f'{clip},2\n')
     weights = ['--weights', str(out/'moving_digits.safetensors')]
     (tmp/'names.txt').write_text('a\nb\nc\n')
+    (tmp/'eight.txt').write_text('\n'.join('abcdefgh'))
     small = '--size 16 --depth 1 --dim 8 --frames 2 --epochs 1'.split()
-    for args in (['classify', clip, *weights], ['classify', clip, '--json', *weights],
+    official = ['--weights', str(tmp/'run.pth'), '--frames', '32']
+    for args in (['export', *weights, '--out', str(tmp/'run.pth')], ['export', *weights, '--out', str(tmp/'run.onnx')],
+                 ['weights', '--model', 'tiny,small', '--top1', '70'], ['weights', 't16_k400_f8_res224'],
+                 ['weights', str(tmp/'run.pth'), str(out/'moving_digits.safetensors')],
+                 ['features', clip, *official, '--out', str(tmp/'kept'), '--window', '1s', '--stride', '.5s'],
+                 ['classify', clip, *official, '--labels', str(tmp/'eight.txt')],
+                 ['classify', clip, *weights], ['classify', clip, '--json', *weights],
                  ['evaluate', str(listed), '--views', '2x1', *weights], ['doctor'], ['doctor', '--json'],
                  ['explore', clip, '--out', str(tmp/'page.html'), '--size', '2', '2', '2'],
                  ['train', str(listed), '--out', str(tmp/'run2'), '--classes', str(tmp/'names.txt'), *small]):
