@@ -50,7 +50,8 @@ def _check(model, opset, scan):
         raise ValueError(f'opset must be {_OLDEST} or higher: PyTorch writes no older one; found {opset!r}')
     if scan not in ('loop', 'blocks'): raise ValueError(f"scan must be 'loop' or 'blocks', found {scan!r}")
     if weight > _MOST:
-        raise ValueError(f'an ONNX file holds 2 GB at most, the weights take {weight/1e9:.1f}; use export_program')
+        most = 'an ONNX file holds 2 GB at most'
+        raise ValueError(f'{most} and the weights take {weight/1e9:.1f}; use export_program')
 
 # %% ../nbs/24a_onnx_export.ipynb #fbf41f37
 @contextlib.contextmanager
@@ -131,7 +132,7 @@ class OnnxReport:
     error:float | None # Largest difference, as a share of the largest score; None if it was not checked
 
     def __repr__(self):
-        found = f'error {self.error:.0e}' if self.error is not None else 'not checked: pip install onnxruntime'
+        found = 'not checked: pip install onnxruntime' if self.error is None else f'error {self.error:.0e}'
         return (f'{self.path.name}: {self.path.stat().st_size/1e6:.1f} MB, opset {self.opset}, '
                 f'{sum(self.operators.values())} operators; {found}')
 
@@ -144,7 +145,7 @@ def export_onnx(
     scan:str='loop', # 'loop' for ONNX's `Scan`, or 'blocks' for a runtime that has none
     **meta, # Anything JSON can hold, such as classes=[...]
 )->OnnxReport: # What was written, and the error that was found
-    "Write an ONNX file, all or nothing; `ValueError` if it cannot be, `AssertionError` if it answers wrong."
+    "Write an ONNX file, all or nothing; `ValueError` if it cannot be, `AssertionError` if it errs."
     _check(model, opset, scan)
     about = json.loads(json.dumps(_about(model, **meta)))
     program = standard_operators(_trace(model, batch), scan)
