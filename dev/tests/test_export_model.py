@@ -73,10 +73,14 @@ def test_onnx_of_other_variants(tmp_path):
     run, about = load_onnx(tmp_path/'picture.onnx')
     assert (about['input'], about['output'], 'mean' in about) == ('image', 'features', False)
     assert check_export(run, model) < 1e-5
-    model = small(scan_order=['spatiotemporal_v1', temporal_first], depth=2)
+    model = small(scan_order=['spatiotemporal_v1'])
     report = export_onnx(model, tmp_path/'paths.onnx', batch=1, scan='blocks')
     assert report.error < 1e-5 and 'Scan' not in report.operators
-    assert load_onnx(tmp_path/'paths.onnx')[1]['config']['scan_order'] == ['spatiotemporal_v1', 'temporal_first']
+    assert load_onnx(tmp_path/'paths.onnx')[1]['config']['scan_order'] == ['spatiotemporal_v1']
+
+def test_an_order_of_its_own_is_described_by_name():
+    assert export._about(small(scan_order=[temporal_first]))['config']['scan_order'] == ['temporal_first']
+    assert export._about(small(scan_order=temporal_first), classes=['a'])['config']['scan_order'] == 'temporal_first'
 
 def test_onnx_reads_alone(tmp_path):
     "A Python without PyTorch and without this package runs the file."
