@@ -8,6 +8,7 @@ __all__ = ['load_onnx', 'onnx_operators', 'OnnxReport', 'export_onnx']
 # %% ../nbs/24a_onnx_export.ipynb #1bb6cabc
 import contextlib
 import importlib.util
+import inspect
 import json
 import logging
 import warnings
@@ -35,7 +36,8 @@ def _onnx_recurrence(opset):
         last,y = op.Scan(h0, dt, du, B, C, body=step, num_scan_inputs=4)
         return last, y
     recurrence.__annotations__['return'] = tuple[onnxscript.FLOAT, onnxscript.FLOAT]
-    return onnxscript.script(onnxscript.values.Opset('videomamba_nb', 1), default_opset=op)(recurrence)
+    ours = onnxscript.values.Opset('videomamba_nb', 1)
+    return onnxscript.script(ours, default_opset=op)(inspect.unwrap(recurrence))
 
 # %% ../nbs/24a_onnx_export.ipynb #1c4d55e0
 _OLDEST,_MOST = 18,2**31-2**24 # operator set of the exporter; bytes of weights in one file
