@@ -23,10 +23,12 @@ from .export import _HEAD, _about, _trace, check_export, standard_operators
 from .model import VideoMamba
 
 # %% ../nbs/24a_onnx_export.ipynb #bb5c9ad6
-def _onnx_recurrence(opset):
+_OLDEST = 18 # the operator set in which PyTorch's exporter writes, before it converts to a newer one
+
+def _onnx_recurrence():
     "The recurrence as a function of ONNX."
     onnxscript = need('onnxscript', 'onnx onnxscript', 'ONNX export')
-    op,graph = onnxscript.values.Opset('', opset),onnxscript.graph
+    op,graph = onnxscript.values.Opset('', _OLDEST),onnxscript.graph
     def recurrence(h0, dt, du, A, B, C):
         @graph()
         def step(h, dti, dui, Bi, Ci):
@@ -40,7 +42,7 @@ def _onnx_recurrence(opset):
     return onnxscript.script(ours, default_opset=op)(inspect.unwrap(recurrence))
 
 # %% ../nbs/24a_onnx_export.ipynb #1c4d55e0
-_OLDEST,_MOST = 18,2**31-2**24 # operator set of the exporter; bytes of weights in one file
+_MOST = 2**31-2**24 # bytes of weights in one file
 
 def _check(model, opset, scan):
     "Raise `ValueError` for what ONNX export cannot do."
@@ -48,8 +50,10 @@ def _check(model, opset, scan):
     weight = sum(p.numel()*p.element_size() for p in model.state_dict().values())
     if dtypes != ['torch.float32']:
         raise ValueError(f'ONNX export is for float32, found {", ".join(dtypes)}; use model.float()')
-    if type(opset) is not int or opset < _OLDEST:
-        raise ValueError(f'opset must be {_OLDEST} or higher: PyTorch writes no older one; found {opset!r}')
+    newest = need('onnx', 'onnx onnxscript', 'ONNX export').defs.onnx_opset_version()
+    if type(opset) is not int or not _OLDEST <= opset <= newest:
+        known = f'from {_OLDEST}, the oldest that PyTorch writes, to {newest}, the newest of this onnx'
+        raise ValueError(f'opset must be {known}; found {opset!r}')
     if scan not in ('loop', 'blocks'): raise ValueError(f"scan must be 'loop' or 'blocks', found {scan!r}")
     if weight > _MOST:
         most = 'an ONNX file holds 2 GB at most'
@@ -69,8 +73,7 @@ def _quiet():
 
 def _translate(program, about, opset):
     "An ONNX model, without traces of the machine."
-    table = {torch.ops.videomamba_nb.recurrence.default: _onnx_recurrence(opset)}
-    need('onnx', 'onnx onnxscript', 'ONNX export')
+    table = {torch.ops.videomamba_nb.recurrence.default: _onnx_recurrence()}
     clear = need('onnx_ir.passes.common', 'onnx onnxscript', 'ONNX export').ClearMetadataAndDocStringPass()
     names = dict(input_names=[about['input']], output_names=[about['output']])
     with _quiet():
@@ -143,7 +146,7 @@ def export_onnx(
     model:VideoMamba, # Any VideoMamba in float32; it stays as it is
     path:str | Path, # The `.onnx` file to write
     batch:str | int='dynamic', # How many clips at a time: 'dynamic' for any, or a fixed number
-    opset:int=18, # Version of the operators, 18 or higher
+    opset:int=18, # Version of the operators, from 18 on; the lowest is read by most runtimes
     scan:str='loop', # 'loop' for ONNX's `Scan`, or 'blocks' for a runtime that has none
     **meta, # Anything JSON can hold, such as classes=[...]
 )->OnnxReport: # What was written, and the error that was found
