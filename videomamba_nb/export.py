@@ -12,6 +12,7 @@ import json
 import math
 import operator
 import os
+import zipfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -221,7 +222,8 @@ def load_program(
 )->tuple: # (program, dict of what was saved beside it)
     "Read a program; `FileNotFoundError` or `ValueError` says what is wrong with it."
     if not Path(path).is_file(): raise FileNotFoundError(f'no program at {path}')
-    head = {_HEAD: ''}
+    head,bad = {_HEAD: ''},f'{path} is not a program of PyTorch'
+    if not zipfile.is_zipfile(path): raise ValueError(bad)
     try: program = torch.export.load(str(path), extra_files=head)
-    except Exception as e: raise ValueError(f'{path} is not a program of PyTorch: {str(e)[:200]}') from e
+    except Exception as e: raise ValueError(f'{bad}: {str(e)[:200]}') from e
     return program, json.loads(head[_HEAD] or '{}')

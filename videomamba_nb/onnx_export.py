@@ -8,6 +8,7 @@ __all__ = ['load_onnx', 'onnx_operators', 'OnnxReport', 'export_onnx']
 # %% ../nbs/24a_onnx_export.ipynb #1bb6cabc
 import contextlib
 import importlib.util
+import inspect
 import json
 import logging
 import warnings
@@ -22,10 +23,12 @@ from .export import _HEAD, _about, _trace, check_export, standard_operators
 from .model import VideoMamba
 
 # %% ../nbs/24a_onnx_export.ipynb #bb5c9ad6
-def _onnx_recurrence(opset):
+_OLDEST = 18 # the operator set in which PyTorch's exporter writes, before it converts to a newer one
+
+def _onnx_recurrence():
     "The recurrence as a function of ONNX."
     onnxscript = need('onnxscript', 'onnx onnxscript', 'ONNX export')
-    op,graph = onnxscript.values.Opset('', opset),onnxscript.graph
+    op,graph = onnxscript.values.Opset('', _OLDEST),onnxscript.graph
     def recurrence(h0, dt, du, A, B, C):
         @graph()
         def step(h, dti, dui, Bi, Ci):
@@ -35,10 +38,11 @@ def _onnx_recurrence(opset):
         last,y = op.Scan(h0, dt, du, B, C, body=step, num_scan_inputs=4)
         return last, y
     recurrence.__annotations__['return'] = tuple[onnxscript.FLOAT, onnxscript.FLOAT]
-    return onnxscript.script(onnxscript.values.Opset('videomamba_nb', 1), default_opset=op)(recurrence)
+    ours = onnxscript.values.Opset('videomamba_nb', 1)
+    return onnxscript.script(ours, default_opset=op)(inspect.unwrap(recurrence))
 
 # %% ../nbs/24a_onnx_export.ipynb #1c4d55e0
-_OLDEST,_MOST = 18,2**31-2**24 # operator set of the exporter; bytes of weights in one file
+_MOST = 2**31-2**24 # bytes of weights in one file
 
 def _check(model, opset, scan):
     "Raise `ValueError` for what ONNX export cannot do."
@@ -46,11 +50,14 @@ def _check(model, opset, scan):
     weight = sum(p.numel()*p.element_size() for p in model.state_dict().values())
     if dtypes != ['torch.float32']:
         raise ValueError(f'ONNX export is for float32, found {", ".join(dtypes)}; use model.float()')
-    if type(opset) is not int or opset < _OLDEST:
-        raise ValueError(f'opset must be {_OLDEST} or higher: PyTorch writes no older one; found {opset!r}')
+    newest = need('onnx', 'onnx onnxscript', 'ONNX export').defs.onnx_opset_version()
+    if type(opset) is not int or not _OLDEST <= opset <= newest:
+        known = f'from {_OLDEST}, the oldest that PyTorch writes, to {newest}, the newest of this onnx'
+        raise ValueError(f'opset must be {known}; found {opset!r}')
     if scan not in ('loop', 'blocks'): raise ValueError(f"scan must be 'loop' or 'blocks', found {scan!r}")
     if weight > _MOST:
-        raise ValueError(f'an ONNX file holds 2 GB at most, the weights take {weight/1e9:.1f}; use export_program')
+        most = 'an ONNX file holds 2 GB at most'
+        raise ValueError(f'{most} and the weights take {weight/1e9:.1f}; use export_program')
 
 # %% ../nbs/24a_onnx_export.ipynb #fbf41f37
 @contextlib.contextmanager
@@ -66,8 +73,7 @@ def _quiet():
 
 def _translate(program, about, opset):
     "An ONNX model, without traces of the machine."
-    table = {torch.ops.videomamba_nb.recurrence.default: _onnx_recurrence(opset)}
-    need('onnx', 'onnx onnxscript', 'ONNX export')
+    table = {torch.ops.videomamba_nb.recurrence.default: _onnx_recurrence()}
     clear = need('onnx_ir.passes.common', 'onnx onnxscript', 'ONNX export').ClearMetadataAndDocStringPass()
     names = dict(input_names=[about['input']], output_names=[about['output']])
     with _quiet():
@@ -131,7 +137,7 @@ class OnnxReport:
     error:float | None # Largest difference, as a share of the largest score; None if it was not checked
 
     def __repr__(self):
-        found = f'error {self.error:.0e}' if self.error is not None else 'not checked: pip install onnxruntime'
+        found = 'not checked: pip install onnxruntime' if self.error is None else f'error {self.error:.0e}'
         return (f'{self.path.name}: {self.path.stat().st_size/1e6:.1f} MB, opset {self.opset}, '
                 f'{sum(self.operators.values())} operators; {found}')
 
@@ -140,11 +146,11 @@ def export_onnx(
     model:VideoMamba, # Any VideoMamba in float32; it stays as it is
     path:str | Path, # The `.onnx` file to write
     batch:str | int='dynamic', # How many clips at a time: 'dynamic' for any, or a fixed number
-    opset:int=18, # Version of the operators, 18 or higher
+    opset:int=18, # Version of the operators, from 18 on; the lowest is read by most runtimes
     scan:str='loop', # 'loop' for ONNX's `Scan`, or 'blocks' for a runtime that has none
     **meta, # Anything JSON can hold, such as classes=[...]
 )->OnnxReport: # What was written, and the error that was found
-    "Write an ONNX file, all or nothing; `ValueError` if it cannot be, `AssertionError` if it answers wrong."
+    "Write an ONNX file, all or nothing; `ValueError` if it cannot be, `AssertionError` if it errs."
     _check(model, opset, scan)
     about = json.loads(json.dumps(_about(model, **meta)))
     program = standard_operators(_trace(model, batch), scan)

@@ -1,11 +1,12 @@
 """What leaving Python costs: seconds to export, operators, size, time for one clip and error, for each way out.
 
-    python dev/bench/bench_export.py             VideoMamba-Ti on 8 frames of 224 x 224, on every thread PyTorch takes
-    python dev/bench/bench_export.py --depth 4 --append     the same with 4 layers
-    python dev/bench/bench_export.py --quick     a tiny model, into a temporary folder: does it run?
+    python dev/bench/bench_export.py --ways ours.pt2 loop.onnx portable.pt2    VideoMamba-Ti on 8 frames of 224 x 224
+    python dev/bench/bench_export.py --depth 4 --append    with 4 layers, and ONNX in blocks too, which exports for minutes
+    python dev/bench/bench_export.py --quick               a tiny model, into a temporary folder: does it run?
 
 The ways run in turn, round by round; each time is a median. `error` is the largest difference from the model in Python, as a
-share of the largest score. The column `others` is the share of the machine that other processes used meanwhile.
+share of the largest score; `export_s` holds the check of an ONNX file too. The column `others` is the share of the machine
+that other processes used meanwhile: measure again where it is not near 0.
 """
 import argparse
 import tempfile

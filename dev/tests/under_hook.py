@@ -355,12 +355,12 @@ def call_explorer(tmp):
 
 def call_export(tmp):
     m,(file,path) = model.VideoMamba(**SMALL | dict(depth=1)),(tmp/'a.onnx', tmp/'a.pt2')
-    program = export.export_program(m, path, batch=1, note='a')
+    program = export.export_program(m, path, batch=1, note='a') # one clip: a free batch is a symbol, and no `int`
     export.check_export(export.load_program(str(path))[0].module(), m, batches=(1,))
-    export.operators(export.standard_operators(program)), export.export_program(m, portable=True)
+    export.operators(export.standard_operators(program)), export.export_program(m, batch=1, portable=True)
     for case in ('full', 'groups'): export.selective_scan_blocks(**contract.rand_scan(case))
-    repr(onnx_export.export_onnx(m, str(file))), onnx_export.onnx_operators(file)
-    onnx_export.load_onnx(file, threads=1)[0](torch.ones(2, *m.input_shape))
+    repr(onnx_export.export_onnx(m, str(file), batch=1)), onnx_export.onnx_operators(file)
+    onnx_export.load_onnx(file, threads=1)[0](torch.ones(1, *m.input_shape))
 
 def call_lookup_and_commands(tmp):
     path,film = tmp/'w.pth',digits.unseen_clip(tmp/'film.mp4', 'up')
