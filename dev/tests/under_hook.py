@@ -388,7 +388,9 @@ def call_demo_and_cli(tmp):
     (tmp/'eight.txt').write_text('\n'.join('abcdefgh'))
     small = '--size 16 --depth 1 --dim 8 --frames 2 --epochs 1'.split()
     official = ['--weights', str(tmp/'run.pth'), '--frames', '32']
-    for args in (['export', *weights, '--out', str(tmp/'run.pth')], ['export', *weights, '--out', str(tmp/'run.onnx')],
+    assert cli.main(['classify', str(listed), *weights]) == 1 # no video
+    for args in (['export', *weights, '--out', str(tmp/'run.pth')],
+                 ['export', *weights, '--out', str(tmp/'run.safetensors')],
                  ['weights', '--model', 'tiny,small', '--top1', '70'], ['weights', 't16_k400_f8_res224'],
                  ['weights', str(tmp/'run.pth'), str(out/'moving_digits.safetensors')],
                  ['features', clip, *official, '--out', str(tmp/'kept'), '--window', '1s', '--stride', '.5s'],
