@@ -17,7 +17,7 @@ from pathlib import Path
 
 from .commands import (answer, export_format, export_model, feature_rows, open_model, read_names,
                                     show_export, show_top)
-from .lookup import look_up, show_file, show_name
+from .lookup import _about, look_up, show_file, show_name
 from .usage import build_parser
 
 # %% ../nbs/70_cli.ipynb #9a5ee9d2
@@ -29,7 +29,7 @@ def told(
     lines:list, # The same for people
 ):
     "Print rows or lines."
-    print(json.dumps(rows, indent=1) if args.json else '\n'.join(lines), flush=True)
+    if args.json or lines: print(json.dumps(rows, indent=1) if args.json else '\n'.join(lines), flush=True)
 
 def weights_table(
     args, # The filters, json
@@ -119,6 +119,7 @@ def named(
     if path: return tuple(read_names(path))
     return tuple(f'class {i}' for i in range(max(labels)+1))
 
+# %% ../nbs/70_cli.ipynb #6d56d75d
 def train(
     args, # Everything that `videomamba train --help` lists
 )->int: # Exit code
@@ -128,7 +129,9 @@ def train(
     from videomamba_nb.model import create_model
     from videomamba_nb.recipe import TrainConfig
     from videomamba_nb.train import fit
-    lists = [read_list(o) for o in (args.list, args.valid) if o]
+    lists = []
+    for o in filter(None, (args.list, args.valid)):
+        with _about(o): lists.append(read_list(o))
     names = named(args.classes, [y for rows in lists for _,y in rows])
     how = dict(sampling=args.sampling, seed=args.seed, classes=names)
     train = VideoDataset(lists[0], args.frames, args.size, 'train', flip=args.flip, **how)
@@ -151,7 +154,8 @@ def evaluate(
     from videomamba_nb.data import VideoDataset, read_list
     from videomamba_nb.evaluate import clip_size, evaluate
     from videomamba_nb.inference import class_names
-    samples,o = read_list(args.list),opened(args)
+    with _about(args.list): samples = read_list(args.list)
+    o = opened(args)
     names,(clips,crops) = class_names(o.model),args.views or o.views
     views = dict(num_clips=clips, num_crops=crops, **o.read)
     data = VideoDataset(samples, *clip_size(o.model), 'test', **views, classes=tuple(names))
@@ -211,6 +215,10 @@ def main(
         return 1
     except (ValueError, OSError, ImportError, FloatingPointError) as e:
         complain(e)
+        return 1
+    except (MemoryError, RuntimeError) as e:
+        if not isinstance(e, MemoryError) and not re.search('out of memory|allocate', str(e)): raise
+        complain('not enough memory: try a smaller --batch-size or --size, fewer --frames or --views')
         return 1
 
 if __name__ == '__main__' and '__file__' in globals(): sys.exit(main())

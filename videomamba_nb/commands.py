@@ -85,7 +85,8 @@ def open_model(
     _check_whole(model, frames, size)
     row = _published(path, row, model)
     views = row.protocol if row and row.clips else (4,3) if model.config['num_frames'] else (1,1)
-    notes = [repr(model.report)] if model.report.steps or model.report.untouched else []
+    r = model.report
+    notes = [repr(r)]*bool(r.untouched or r.unused or asked and r.steps) # unwrapping alone is no news
     read = _read_rule(path, row) | (dict(sampling=sampling) if sampling else {})
     return Opened(model, read, views, notes+_name_classes(path, row, model))
 
@@ -138,7 +139,17 @@ def video_files(
         for o in inside if path.is_dir() else [path]: found.setdefault(os.path.abspath(o), str(o))
     return list(found.values())
 
-# %% ../nbs/67_commands.ipynb #91911a4b
+# %% ../nbs/67_commands.ipynb #86a730b6
+def _check_folder(opened, out, what='cls', batch_size=8, workers=0, show=True, **how):
+    "Refuse a folder with features of another kind: the new ones would replace them."
+    from videomamba_nb.features import FileViews, _read_about, fingerprint
+    views = FileViews(opened.model, [], **how)
+    kind = {k: getattr(views, k) for k in ('window', 'stride', 'unit', 'sampling', 'rate')}
+    kind |= dict(what=what, model=fingerprint(opened.model))
+    note = next(filter(None, map(_read_about, Path(out).glob('*.safetensors'))), kind)
+    if odd := [k for k,v in kind.items() if note.get(k) != v]:
+        raise ValueError(f'{out} holds features with another {" and ".join(odd)}: name another folder')
+
 def feature_rows(
     opened:Opened, # From `open_model`
     paths:list, # Files and folders
@@ -147,13 +158,15 @@ def feature_rows(
 )->list: # path, file and shape of each video; path and error of those that could not be read
     "Extract features into a folder; `ValueError` for options that make no sense."
     from videomamba_nb.inference import extract_features
+    options = opened.read | options
+    files,_ = video_files(paths),_check_folder(opened, out, **options)
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', message='.*could not be read') # the rows say it
-        f = extract_features(opened.model, video_files(paths), out=out, **opened.read | options)
+        f = extract_features(opened.model, files, out=out, **options)
     good = [dict(path=p, file=str(file), shape=list(x.shape)) for p,file,x in zip(f.paths, f.parts, f)]
     return good + [dict(path=p, error=f'{p}: {why}') for p,why in f.failed.items()]
 
-# %% ../nbs/67_commands.ipynb #df396202
+# %% ../nbs/67_commands.ipynb #f6bbb03e
 FORMATS = ('onnx', 'pt2', 'safetensors', 'pth')
 
 def export_format(
@@ -162,13 +175,14 @@ def export_format(
 )->str: # One of `FORMATS`
     "The format of a file to write; `ValueError` if its name does not tell, or tells another."
     suffix,known = Path(path).suffix[1:].lower(),', '.join('.'+o for o in FORMATS)
+    if Path(path).is_dir(): raise ValueError(f'{path} is a folder; name a file to write')
     kind = kind or suffix
     if kind not in FORMATS: raise ValueError(f'{path} tells no format: end its name in one of {known}')
     if suffix in FORMATS and suffix != kind:
         raise ValueError(f'{path} ends in .{suffix}, but {kind} was asked for')
     return kind
 
-# %% ../nbs/67_commands.ipynb #f0b8ad46
+# %% ../nbs/67_commands.ipynb #fa23c837
 def _to_onnx(model, path, meta):
     "Write ONNX and tell what the check found."
     from videomamba_nb.core import need
@@ -187,7 +201,7 @@ def _to_official(model, path):
     lost += [f'the scan order {order}']*(order != 'spatial_first')
     return dict(note=f'this format does not hold {" and ".join(lost)}') if lost else {}
 
-# %% ../nbs/67_commands.ipynb #d03d80f3
+# %% ../nbs/67_commands.ipynb #57af428a
 def export_model(
     opened:Opened, # From `open_model`
     path:str | Path, # The file to write

@@ -104,7 +104,7 @@ def show_file(
     if s: shown['saved'] = [f'{k}: {_short(v)}' for k,v in s.items() if k != 'config']
     if r['report'] is None:
         return show_row(r['path'], shown | dict(notes=r['notes'], model='none, '+r['why']))
-    shown['model'] = f'{r["parameters"]/1e6:.2f} M parameters, {r["gflops"]:.3g} GFLOPs a clip'
+    shown['model'] = f'{r["parameters"]/1e6:.2f} M parameters, {r["gflops"]:.3g} GFLOPs a view'
     return show_row(r['path'], shown) + repr(Report(**r['report'])).splitlines()
 
 # %% ../nbs/66a_lookup.ipynb #e61d87c3
