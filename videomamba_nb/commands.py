@@ -192,13 +192,14 @@ def _to_onnx(model, path, meta):
     except AssertionError as e: raise ValueError(f'{path} was not written, its answers are wrong: {e}') from e
     return dict(opset=r.opset, operators=sum(r.operators.values()), error_of_scores=r.error)
 
-def _to_official(model, path):
+def _to_official(opened, path):
     "Write the official layout and tell what it cannot hold."
     from videomamba_nb.weights import save_official
+    model,order = opened.model,opened.model.config['scan_order']
     save_official(model, path)
-    order = model.config['scan_order']
     lost = ['the names of its classes']*bool(model.classes)
     lost += [f'the scan order {order}']*(order != 'spatial_first')
+    lost += [f'the rule for the frames, {o}' for o in (opened.read.get('sampling'),) if o not in (None, 'sparse')]
     return dict(note=f'this format does not hold {" and ".join(lost)}') if lost else {}
 
 # %% ../nbs/67_commands.ipynb #57af428a
@@ -214,7 +215,7 @@ def export_model(
     meta = opened.read | (dict(classes=list(model.classes)) if model.classes else {})
     more = {}
     if kind == 'onnx': more = _to_onnx(model, path, meta)
-    elif kind == 'pth': more = _to_official(model, path)
+    elif kind == 'pth': more = _to_official(opened, path)
     elif kind == 'pt2': export_program(model, path, **meta)
     else: save_model(model, path, **meta)
     about = dict(path=str(path), format=kind, bytes=os.path.getsize(path), reads=list(model.input_shape))
