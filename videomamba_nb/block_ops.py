@@ -55,7 +55,7 @@ def kernels_for(
 kernels_for._dynamo_marked_constant = True # as assume_constant_result, which would load Dynamo
 
 # %% ../nbs/11a_block_ops.ipynb #68be74e2
-def _like(x): return x.new_empty(len(x), x.shape[2], x.shape[1]).transpose(1, 2)
+def _like(x): return x.new_empty(x.shape[0], x.shape[2], x.shape[1]).transpose(1, 2)
 
 @torch.library.custom_op('videomamba_nb::bi_conv', mutates_args=())
 def _conv(

@@ -108,7 +108,7 @@ class VideoMambaInput(nn.Module):
         if self.temporal_pos_embedding is not None:
             t,s = self.temporal_pos_embedding.shape[1],pos.shape[1]
             pos = pos.repeat(1, t, 1) + self.temporal_pos_embedding.repeat_interleave(s, 1)
-        cls = (self.cls_token + self.pos_embed[:,:1]).expand(len(x), -1, -1)
+        cls = (self.cls_token + self.pos_embed[:,:1]).expand(x.shape[0], -1, -1)
         return self.pos_drop(torch.cat([cls, x+pos], 1))
 
 # %% ../nbs/21_model.ipynb #50306936

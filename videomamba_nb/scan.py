@@ -230,7 +230,7 @@ def selective_scan(
 
 # %% ../nbs/11_scan.ipynb #8e4e61a8
 def _as_direction(u, B, C, **others):
-    B,C = same_groups(B, C, len(u), u.shape[-1])
+    B,C = same_groups(B, C, u.shape[0], u.shape[-1])
     return Direction(u=u, B=B, C=C, **others)
 
 def _choice(backend, u, d):

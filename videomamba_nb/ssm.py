@@ -111,7 +111,7 @@ def _scan_inputs(u, delta, A, B, C, delta_bias, delta_softplus, dt_weight):
     delta = project_delta(delta, dt_weight)
     if delta_bias is not None: delta = delta + at_least_f32(delta_bias)[:,None]
     if delta_softplus: delta = F.softplus(delta)
-    return u, delta, A, *same_groups(B, C, len(u), u.shape[-1])
+    return u, delta, A, *same_groups(B, C, u.shape[0], u.shape[-1])
 
 def _scan_output(y, u, D, z):
     "Add the skip `D*u`, apply the gate `silu(z)`, and return to the dtype of the input."

@@ -3,6 +3,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from videomamba_nb import build
 from videomamba_nb.core import fill_by_rule, input_by_rule, test_tensor
 from videomamba_nb.model import VideoMamba
 
@@ -51,3 +52,21 @@ def test_the_short_way_steps_aside():
     d,e,l = 32,64,1+4*2*2
     products = 2*2*2*l*(3*d*e + 2*e*(2+2*16))         # clips x layers x 2 x (in, out, two x_proj)
     assert counter.get_total_flops() > products
+
+VARIANTS = {
+    'picture': dict(num_frames=None), 'tubelets': dict(kernel_size=2), 'layer norm': dict(rms_norm=False),
+    'one way': dict(bimamba=False), 'features': dict(num_classes=0),
+    'two paths': dict(scan_order='spatiotemporal_v1'), 'two passes': dict(scan_order='spatiotemporal_v2'),
+    'order per layer': dict(scan_order=['hilbert', 'cross_scan']), 'small state': dict(ssm_cfg=dict(d_state=5))}
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_compiled_variants(variant):
+    "One graph without a break for every kind of model."
+    m = small(**VARIANTS[variant])[0]
+    x = input_by_rule(2, *m.input_shape)
+    with torch.no_grad(): test_tensor(torch.compile(m, backend='aot_eager', fullgraph=True)(x), m(x), rtol=1e-5, atol=1e-6)
+
+@pytest.mark.skipif(not build.compilers(), reason='inductor needs a C++ compiler')
+def test_compiled_by_inductor():
+    m,x = small(depth=1)
+    with torch.no_grad(): test_tensor(torch.compile(m, fullgraph=True)(x), m(x), rtol=1e-4, atol=1e-5)

@@ -24,10 +24,7 @@ import numpy as np
 import torch
 
 import videomamba_nb
-from videomamba_nb import adapt, block_cpu, block_ops, bmamba, build, checkpoint, cli, contract, core, data, demo
-from videomamba_nb import digits, evaluate, explorer, features, flops, inference, model, pretrained, reading
-from videomamba_nb import recipe, scan, scan_chunked, scan_cpu, scan_order, scan_triton, scan_triton_bwd, ssm
-from videomamba_nb import torch_file, train, triton_kernels, video, viz, weights, zoo
+from videomamba_nb import adapt, block_cpu, block_ops, bmamba, build, checkpoint, cli, contract, core, data, demo, digits, evaluate, explorer, export, features, flops, inference, model, onnx_export, pretrained, reading, recipe, scan, scan_chunked, scan_cpu, scan_order, scan_triton, scan_triton_bwd, ssm, torch_file, train, triton_kernels, video, viz, weights, zoo
 
 del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
 
@@ -352,6 +349,15 @@ def call_explorer(tmp):
     explorer.model_steps(m, frames), explorer.explorer_html(path, model=m, other='temporal_first')
     explorer.save_explorer(tmp/'explorer.html', t=1, h=2, w=2)
     explorer.explore(t=1, h=2, w=2, widget=False)._repr_html_(), explorer.explore(t=1, h=2, w=2)
+
+def call_export(tmp):
+    m,(file,path) = model.VideoMamba(**SMALL | dict(depth=1)),(tmp/'a.onnx', tmp/'a.pt2')
+    program = export.export_program(m, path, batch=1, note='a') # one clip: a free batch is a symbol, and no `int`
+    export.check_export(export.load_program(str(path))[0].module(), m, batches=(1,))
+    export.operators(export.standard_operators(program)), export.export_program(m, batch=1, portable=True)
+    for case in ('full', 'groups'): export.selective_scan_blocks(**contract.rand_scan(case))
+    repr(onnx_export.export_onnx(m, str(file), batch=1)), onnx_export.onnx_operators(file)
+    onnx_export.load_onnx(file, threads=1)[0](torch.ones(1, *m.input_shape))
 
 def call_demo_and_cli(tmp):
     config = recipe.TrainConfig(epochs=1, batch_size=4)
