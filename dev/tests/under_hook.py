@@ -24,7 +24,10 @@ import numpy as np
 import torch
 
 import videomamba_nb
-from videomamba_nb import adapt, block_cpu, block_ops, bmamba, build, checkpoint, cli, contract, core, data, demo, digits, evaluate, explorer, export, features, flops, inference, model, onnx_export, pretrained, reading, recipe, scan, scan_chunked, scan_cpu, scan_order, scan_triton, scan_triton_bwd, ssm, torch_file, train, triton_kernels, video, viz, weights, zoo
+from videomamba_nb import adapt, block_cpu, block_ops, bmamba, build, checkpoint, cli, contract, core, data, demo
+from videomamba_nb import digits, evaluate, explorer, export, features, flops, inference, model, onnx_export
+from videomamba_nb import pretrained, reading, recipe, scan, scan_chunked, scan_cpu, scan_order, scan_triton
+from videomamba_nb import scan_triton_bwd, ssm, torch_file, train, triton_kernels, video, viz, weights, zoo
 
 del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
 
