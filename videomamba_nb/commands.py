@@ -199,7 +199,8 @@ def _to_official(opened, path):
     save_official(model, path)
     lost = ['the names of its classes']*bool(model.classes)
     lost += [f'the scan order {order}']*(order != 'spatial_first')
-    lost += [f'the rule for the frames, {o}' for o in (opened.read.get('sampling'),) if o not in (None, 'sparse')]
+    rule = opened.read.get('sampling', 'sparse')
+    lost += [f'the rule for the frames, {rule}']*(rule != 'sparse')
     return dict(note=f'this format does not hold {" and ".join(lost)}') if lost else {}
 
 # %% ../nbs/67_commands.ipynb #57af428a

@@ -54,6 +54,8 @@ def _check(model, opset, scan):
     if type(opset) is not int or not _OLDEST <= opset <= newest:
         known = f'from {_OLDEST}, the oldest that PyTorch writes, to {newest}, the newest of this onnx'
         raise ValueError(f'opset must be {known}; found {opset!r}')
+    if 'custom_translation_table' not in inspect.signature(torch.onnx.export).parameters:
+        raise ValueError(f'PyTorch {torch.__version__} cannot translate our operators; use a newer one')
     if scan not in ('loop', 'blocks'): raise ValueError(f"scan must be 'loop' or 'blocks', found {scan!r}")
     if weight > _MOST:
         most = 'an ONNX file holds 2 GB at most'

@@ -125,6 +125,9 @@ def test_limits(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="batch must be 'dynamic'"): export_onnx(model, tmp_path/'a.onnx', batch='any')
     monkeypatch.setattr(onnx_export, '_MOST', 1000)
     with pytest.raises(ValueError, match='holds 2 GB at most'): export_onnx(model, tmp_path/'a.onnx')
+    with monkeypatch.context() as m:
+        m.setattr(torch.onnx, 'export', lambda model, f: None) # as in a PyTorch of long ago
+        with pytest.raises(ValueError, match='use a newer one'): export_onnx(model, tmp_path/'a.onnx')
     for forced in ('seq', 'tree'):
         monkeypatch.setenv('VIDEOMAMBA_SCAN', forced)
         with pytest.raises(ValueError, match='unset it to export'): export_program(model)
