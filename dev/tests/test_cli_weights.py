@@ -107,11 +107,9 @@ def test_what_a_file_holds(home):
     assert (rc, err) == (0, '') and a['info'] == b['info'] and a['info']['depth'] == 1
     assert a['report']['untouched'] == [] and b['saved']['classes'] == ['a', 'b', 'c']
 
-@pytest.mark.parametrize('args,word', [(['weights', 'grow.mp4'], 'neither .pth nor .safetensors'),
-                                       (['classify', 'grow.mp4', '--weights', 'torn.pth'], 'torn.pth')])
-def test_bad_files(home, args, word):
-    rc,out,err = call(home, *args)
-    assert (rc, out) == (1, '') and one_line(err) and word in err
+def test_damaged_file(home):
+    rc,out,err = call(home, 'classify', 'grow.mp4', '--weights', 'torn.pth')
+    assert (rc, out) == (1, '') and one_line(err) and 'torn.pth' in err
 
 def test_classify_official_file(home):
     how = ['--weights', 'small.pth', '--views', '2x1', '--topk', 3, '--json']
@@ -127,7 +125,7 @@ def test_classify_official_file(home):
 
 def test_features_stopped_and_resumed(home, tmp_path):
     (tmp_path/'films'/'deep').mkdir(parents=True)
-    for i in range(60): shutil.copy(home/'grow.mp4', tmp_path/'films'/'deep'/f'{i:02}.mp4')
+    for i in range(40): shutil.copy(home/'grow.mp4', tmp_path/'films'/'deep'/f'{i:02}.mp4')
     (tmp_path/'films'/'bad.mkv').write_bytes(b'no film')
     args = ['features', tmp_path/'films', '--weights', home/'small.safetensors', '--batch-size', 1, '--out', tmp_path/'out']
     how = dict(env=env(home), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -138,14 +136,14 @@ def test_features_stopped_and_resumed(home, tmp_path):
     out,err = p.communicate(timeout=90)
     assert p.returncode == 130 and not out and 'Traceback' not in err and 'the same' in err
     before = {f: f.stat().st_mtime_ns for f in (tmp_path/'out').glob('*.safetensors')}
-    assert 3 <= len(before) < 60
+    assert 3 <= len(before) < 40
     rc,out,err = call(home, *args, '--json')
     rows = json.loads(out)
-    assert rc == 1 and len(rows) == 61 and [r['path'] for r in rows if 'error' in r] == [str(tmp_path/'films'/'bad.mkv')]
-    assert 'bad.mkv' in err and '60 of 61 videos' in err
+    assert rc == 1 and len(rows) == 41 and [r['path'] for r in rows if 'error' in r] == [str(tmp_path/'films'/'bad.mkv')]
+    assert 'bad.mkv' in err and '40 of 41 videos' in err
     assert all(f.stat().st_mtime_ns == t for f,t in before.items()) # what was done is not done again
     x = load_features(tmp_path/'out').x
-    assert x.shape == (60, 16) and (x == x[0]).all()
+    assert x.shape == (40, 16) and (x == x[0]).all()
 
 
 # ---- exports
