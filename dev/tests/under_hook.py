@@ -24,10 +24,11 @@ import numpy as np
 import torch
 
 import videomamba_nb
-from videomamba_nb import adapt, block_cpu, block_ops, bmamba, build, checkpoint, cli, commands, contract, core, data, demo
-from videomamba_nb import digits, evaluate, explorer, export, features, flops, inference, lookup, model, onnx_export
-from videomamba_nb import pretrained, reading, recipe, scan, scan_chunked, scan_cpu, scan_order, scan_triton, scan_triton_bwd
-from videomamba_nb import ssm, torch_file, train, triton_kernels, usage, video, viz, weights, zoo
+from videomamba_nb import adapt, block_cpu, block_ops, bmamba, build, checkpoint, cli, commands, contract, core, data
+from videomamba_nb import demo, digits, evaluate, explorer, export, features, flops, inference, lookup, model
+from videomamba_nb import onnx_export, pretrained, reading, recipe, scan, scan_chunked, scan_cpu, scan_order
+from videomamba_nb import scan_triton, scan_triton_bwd, ssm, torch_file, train, triton_kernels, usage, video, viz
+from videomamba_nb import weights, zoo
 
 del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
 
