@@ -26,8 +26,8 @@ demo: $(VENV)/.demo.ok ## Make clips, train a small VideoMamba on them, look at 
 test: $(VENV)/.dev.ok ## Check style, run every notebook and all tests
 	$(BIN)/python -m videomamba_nb.doctor
 	$(BIN)/ruff check .
-	OMP_NUM_THREADS=2 OMP_WAIT_POLICY=PASSIVE $(BIN)/nbdev_test --timing
-	$(BIN)/python -m pytest -m 'not notebooks' --durations=5
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=2 OMP_WAIT_POLICY=PASSIVE $(BIN)/nbdev_test --timing
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m 'not notebooks' --durations=5
 
 lab: $(VENV)/.dev.ok ## Open the notebooks in JupyterLab, at the first page
 	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) $(LABFLAGS) nbs/index.ipynb
