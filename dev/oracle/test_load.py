@@ -77,3 +77,19 @@ def test_tubelets_that_differ(old, new):
     else:
         with pytest.raises(WeightsError, match='patch_embed.proj.weight'): load_weights(model, source)
         assert all(torch.equal(v, own[k]) for k,v in model.state_dict().items())
+
+@pytest.mark.parametrize('axis', (0,1))
+def test_resize_of_a_grid_that_is_no_square(axis):
+    "Positions that depend on the row alone, or on the column alone, still do so afterwards."
+    model = make(img_size=(24,40), num_frames=4, num_classes=5)
+    places = torch.arange(3.)[:,None].expand(3, 5) if axis == 0 else torch.arange(5.).expand(3, 5)
+    with torch.no_grad(): model.pos_embed[0,1:] = places.reshape(-1, 1)
+    model.resize(img_size=(56,32))
+    table = model.pos_embed[0,1:,0].detach().view(7, 4)
+    assert table.std(1-axis).max() < 1e-5 and (table.diff(dim=axis) > 0).all()
+
+def test_the_first_400_of_710_classes():
+    source = make(img_size=16, num_frames=2, num_classes=710).state_dict()
+    model = make(img_size=16, num_frames=2, num_classes=400)
+    assert not load_weights(model, source).untouched
+    for k in HEAD: assert torch.equal(model.state_dict()[k], source[k][:400])
