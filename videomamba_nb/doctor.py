@@ -89,12 +89,15 @@ _CUDA = 'pip install --no-build-isolation'
 _CHECKS = [ # arguments of `probe`
     dict(package='torch', least='2.6'), dict(package='einops', least='0.8'), dict(package='numpy'),
     dict(package='jaxtyping'), dict(package='tqdm'), dict(package='safetensors', least='0.4'),
-    dict(package='huggingface_hub', least='0.30'), dict(package='matplotlib'), dict(package='av', least='14')]
+    dict(package='huggingface_hub', least='0.30'), dict(package='accelerate', least='1.0'),
+    dict(package='matplotlib'), dict(package='av', least='14')]
 _CHECKS += [dict(needed=False, **o) for o in (
     dict(package='decord', least='0.6', purpose='reads video faster than PyAV; no wheel for Macs or Arm'),
     dict(package='scikit-learn', module='sklearn', purpose='the digits of MovingDigits'),
     dict(package='scikit-image', module='skimage', purpose='the photographs of MovingDigits'),
     dict(package='anywidget', least='0.9', purpose='the explorer asks Python for orders'),
+    dict(package='transformers', least='4.40', purpose='CLIP as a teacher',
+         command='pip install "videomamba_nb[clip]"'),
     dict(package='onnxscript', purpose='export to ONNX', command='pip install "videomamba_nb[onnx]"'),
     dict(package='triton', purpose='GPU kernels'),
     dict(package='mamba-ssm', module='selective_scan_cuda', command=f'{_CUDA} "mamba-ssm>=2.2.2,<2.4"',

@@ -54,7 +54,7 @@ def test_imports_are_required():
     assert found-set(sys.stdlib_module_names)-{LIB.name} <= names(wanted('requirements'))-{'decord'}
 
 @pytest.mark.parametrize('key', ['requirements','widget_requirements','demo_requirements','onnx_requirements',
-                                 'bench_requirements','dev_requirements'])
+                                 'clip_requirements','bench_requirements','dev_requirements'])
 def test_constraints_pin_it(key):
     for need in wanted(key):
         found = [p for p in pins() if p.name == need.name]
@@ -63,7 +63,7 @@ def test_constraints_pin_it(key):
             version, = (s.version for s in p.specifier)
             assert need.specifier.contains(version), f'{p} is not {need}'
 
-@pytest.mark.parametrize('extra', ['demo','widget','onnx'])
+@pytest.mark.parametrize('extra', ['demo','widget','onnx','clip'])
 def test_extra_is_part_of_dev(extra):
     assert names(wanted(f'{extra}_requirements')) <= names(wanted('dev_requirements'))
 
@@ -73,7 +73,7 @@ def test_setup_only_reads(monkeypatch):
     runpy.run_path(str(ROOT/'setup.py'))
     assert got['version'] == SETTINGS['version'] == __version__
     assert got['install_requires'] == shlex.split(SETTINGS['requirements'])
-    assert set(got['extras_require']) == {'widget','onnx','demo','cuda','bench','dev'}
+    assert set(got['extras_require']) == {'widget','onnx','demo','clip','cuda','bench','dev'}
     assert got['python_requires'] == f'>={SETTINGS["min_python"]}'
     assert got['entry_points']['console_scripts'] == [SETTINGS['console_scripts']]
     text = (ROOT/'setup.py').read_text(encoding='utf-8')

@@ -3,6 +3,7 @@
 A new function needs a call here: the script fails and names what was never called.
 """
 # ruff: noqa: E402, I001
+import argparse
 import ast
 import functools
 import importlib.util
@@ -26,8 +27,8 @@ import torch
 import videomamba_nb
 from videomamba_nb import adapt, block_cpu, block_ops, bmamba, build, checkpoint, cli, commands, contract, core, data
 from videomamba_nb import demo, digits, evaluate, explorer, export, features, flops, inference, lookup, model
-from videomamba_nb import onnx_export, pretrained, reading, recipe, scan, scan_chunked, scan_cpu, scan_order
-from videomamba_nb import scan_triton, scan_triton_bwd, ssm, torch_file, train, triton_kernels, usage, video, viz
+from videomamba_nb import objective, onnx_export, pretrained, reading, recipe, saving, scan, scan_chunked, scan_cpu
+from videomamba_nb import scan_order, scan_triton, scan_triton_bwd, ssm, torch_file, train, triton_kernels, usage, video, viz
 from videomamba_nb import weights, zoo
 
 del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
@@ -310,6 +311,22 @@ def call_train(tmp):
     train.fit(m, Clips(), config=recipe.TrainConfig(epochs=1, batch_size=3, amp='bf16'))
     for wrong in (recipe.TrainConfig(epochs=2), recipe.TrainConfig(epochs=1, lr=.5)):
         with suppress(ValueError): train.fit(m, Clips(), config=wrong, folder=tmp/'run')
+
+def call_objective(tmp):
+    m,x,y = model.VideoMamba(**SMALL, drop_path_rate=0.),torch.randn(3, 3, 2, 8, 8),torch.tensor([0, 1, 2])
+    for asked in (objective.Classify(3), objective.Classify(3, .1, .8, 1.)): objective.check_objective(asked, m, x, y)
+    objective.check_objective(objective.Regress(), model.VideoMamba(**SMALL | dict(num_classes=1), drop_path_rate=0.), x, y)
+    objective.Classify(3).check([0], ['a']), objective.Regress().check([.5], ['a'])
+    with suppress(NotImplementedError): objective.Objective()(m, x, y)
+    objective.Objective().check([0], ['a'])
+
+def call_saving(tmp):
+    part,folder = torch.nn.Linear(1, 1),tmp/'saved'
+    run = argparse.Namespace(config=recipe.TrainConfig(), history=[dict(train_loss=1.)], parts=lambda: dict(model=part))
+    about = saving.about_run(part, [1], recipe.TrainConfig(), objective.Regress())
+    for _ in range(2): saving.save_run(run, folder, about)
+    saving.read_run(folder), saving.check_same(about, about, folder), saving.resume(run, folder, about)
+    saving.is_best(run.history, objective.Regress())
 
 def call_evaluate(tmp):
     probs,labels = torch.rand(4, 3),torch.tensor([0, 1, 2, 0])
