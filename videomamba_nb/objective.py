@@ -23,6 +23,7 @@ class Objective:
     "What a model is trained for. `repr` tells one from another, and a stopped run compares it."
     metric = 'accuracy' # Name of the score in the history
     sign = 1 # -1 where a lower score is better
+    shared = True # What `rng` draws is for the batch; False: for single samples, so parts draw anew
 
     def __call__(self,
         model:nn.Module, # Called like a function, never asked for its parts: it may be wrapped

@@ -26,10 +26,10 @@ import torch
 
 import videomamba_nb
 from videomamba_nb import adapt, block_cpu, block_ops, bmamba, build, checkpoint, cli, commands, contract, core, data
-from videomamba_nb import demo, digits, evaluate, explorer, export, features, flops, inference, lookup, model
-from videomamba_nb import objective, onnx_export, pretrained, reading, recipe, saving, scan, scan_chunked, scan_cpu
-from videomamba_nb import scan_order, scan_triton, scan_triton_bwd, ssm, torch_file, train, triton_kernels, usage, video, viz
-from videomamba_nb import weights, zoo
+from videomamba_nb import demo, digits, evaluate, explorer, export, features, flops, inference, loading, lookup, model
+from videomamba_nb import objective, onnx_export, parallel, pretrained, reading, recipe, saving, scan, scan_chunked
+from videomamba_nb import scan_cpu, scan_order, scan_triton, scan_triton_bwd, ssm, step, torch_file, train
+from videomamba_nb import triton_kernels, usage, video, viz, weights, zoo
 
 del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
 
@@ -327,6 +327,23 @@ def call_saving(tmp):
     for _ in range(2): saving.save_run(run, folder, about)
     saving.read_run(folder), saving.check_same(about, about, folder), saving.resume(run, folder, about)
     saving.is_best(run.history, objective.Regress())
+
+def call_parallel(tmp):
+    here,device = parallel.place(),torch.device('cpu')
+    parallel.Place(1, 2).first, parallel.own_device('cpu', here), parallel.join(device)
+    parallel.pair_split(5, 2), parallel.shard(3), parallel.add_up(torch.ones(2)), parallel.collect(1), parallel.from_first(1)
+    parallel.add_gradients(torch.nn.Linear(1, 1))
+
+def call_loading(tmp):
+    for batch in loading.read_batches(Clips(), [[0], [1]]): len(batch)
+    with suppress(ValueError): loading.report_unread({'a': 'b'}, 1, .1, 'here')
+
+def call_step(tmp):
+    m,x,y = model.VideoMamba(**SMALL),torch.randn(4, 3, 2, 8, 8),torch.tensor([0, 1, 2, 0])
+    run = step.Run(m, recipe.TrainConfig(accumulate=2, ema=.9, layer_decay=.5), objective.Classify(3), torch.device('cpu'))
+    step.autocast(run), step.means(run, 'train', torch.ones(3)), run.judged, list(step.pieces(run, x, y, (0, 0)))
+    step.gradient(run, x, y, (0, 0)), step.clip_gradient(run), step.train_step(run, x, y, .1, (0, 0))
+    recipe.depth_scale('head.weight', 2, .5)
 
 def call_evaluate(tmp):
     probs,labels = torch.rand(4, 3),torch.tensor([0, 1, 2, 0])
