@@ -90,6 +90,8 @@ def call_data(tmp):
     ds = data.VideoDataset(samples, num_frames=2, size=16, mode='train', flip=True, classes=('a', 'b'))
     ds.set_epoch(1)
     ds.in_memory()
+    plain = lambda clip, size, rng: data.normalize(data.random_crop(clip, size, rng))
+    data.VideoDataset(samples, 2, 16, mode='train', augment=plain, copies=2)[0]
     ds[0], ds.frames(0, rng), len(ds), data.VideoDataset(samples, 2, 16, mode='test', num_clips=2, num_crops=3)[0]
 
 def call_digits(tmp):
