@@ -24,9 +24,9 @@ import numpy as np
 import torch
 
 import videomamba_nb
-from videomamba_nb import adapt, block_cpu, block_ops, bmamba, build, checkpoint, cli, commands, contract, core, data
-from videomamba_nb import demo, digits, evaluate, explorer, export, features, flops, inference, lookup, model
-from videomamba_nb import onnx_export, pretrained, reading, recipe, scan, scan_chunked, scan_cpu, scan_order
+from videomamba_nb import adapt, augment, block_cpu, block_ops, bmamba, build, checkpoint, cli, commands, contract
+from videomamba_nb import core, data, demo, digits, evaluate, explorer, export, features, flops, inference, lookup, model
+from videomamba_nb import onnx_export, policy, pretrained, reading, recipe, scan, scan_chunked, scan_cpu, scan_order
 from videomamba_nb import scan_triton, scan_triton_bwd, ssm, torch_file, train, triton_kernels, usage, video, viz
 from videomamba_nb import weights, zoo
 
@@ -102,6 +102,17 @@ def call_digits(tmp):
     digits.render('grow', np.zeros((8, 8)), photo, digits.draw_look(rng), num_frames=4, size=16)
     digits.moving_digits('valid', root=tmp, n=2)[1]
     digits.unseen_clip(tmp/'unseen.mp4', 'up')
+
+def call_policy_and_augment(tmp):
+    rng,clip = np.random.default_rng(0),np.random.default_rng(0).integers(0, 255, (2, 16, 20, 3)).astype(np.uint8)
+    for o in (policy.read_policy('rand-m7-n4-mstd0.5-inc1'), policy.rand_augment('rand-inc1'), policy.auto_augment()):
+        policy.apply_steps(clip, o.draw(rng), fill=(1, 2, 3))
+    policy.RandAugment().ops, policy.AutoAugment(), policy.Op(None), policy.draw_step('Rotate', 5, 1, rng, .5)
+    box = augment.crop_box(16, 20, rng)
+    x = augment.cut_numbers(data.normalize(augment.cut_bytes(clip, box, 12, 'bicubic')), (1, 1, 8, 8), 10)
+    augment.multi_scale_box(16, 20, 8, rng), augment.erase_box(16, 20, rng), augment.random_erase(x, rng, 1.)
+    augment.augment_for('k400', weak=True, erase=1.)(clip, 8, rng)
+    augment.check_augment(augment.Augment)
 
 def call_ssm(tmp):
     ssm.discretise(torch.ones(3), -1.)
