@@ -99,7 +99,7 @@ def draw_step(
     s = -1 if OPS[name].signed and rng.random() < .5 else 1
     return [(name,OPS[name].strength(m, s))]
 
-# %% ../nbs/06_policy.ipynb #2b0ff3d0
+# %% ../nbs/06_policy.ipynb #518b4315
 _POOL = ('AutoContrast','Equalize','Invert','Rotate','Posterize','Solarize','SolarizeAdd','Color','Contrast',
          'Brightness','Sharpness','ShearX','ShearY','TranslateXRel','TranslateYRel')
 
@@ -121,7 +121,9 @@ class RandAugment:
         "The fifteen operations to draw from."
         return tuple(o+'Increasing' if self.inc and o+'Increasing' in OPS else o for o in _POOL)
 
-    def draw(self, rng:np.random.Generator)->list: # (name, strength) pairs for `apply_steps`
+    def draw(self,
+        rng:np.random.Generator, # Where the draw comes from
+    )->list: # (name, strength) pairs for `apply_steps`
         "Draw the steps of one clip."
         names = rng.choice(self.ops, self.n)
         return sum((draw_step(str(o), self.m, self.prob, rng, self.mstd) for o in names), [])
@@ -145,7 +147,7 @@ def rand_augment(
     if found.get('inc', 0) not in (0,1): raise ValueError(f'inc must be 0 or 1, found {text!r}')
     return RandAugment(**found | dict(inc=bool(found.get('inc', 0))))
 
-# %% ../nbs/06_policy.ipynb #2e75da31
+# %% ../nbs/06_policy.ipynb #26aaa776
 _V0 = '''
 Equalize .8 1 ShearY .8 4, Color .4 9 Equalize .6 3, Color .4 1 Rotate .6 8, Solarize .8 3 Equalize .4 7,
 Solarize .4 2 Solarize .6 2, Color .2 0 Equalize .8 8, Equalize .4 8 SolarizeAdd .8 3,
@@ -166,7 +168,9 @@ class AutoAugment:
     "One pair of operations out of a table."
     pairs:tuple=_pairs(_V0) # Pairs of (name, probability, magnitude)
 
-    def draw(self, rng:np.random.Generator)->list: # (name, strength) pairs for `apply_steps`
+    def draw(self,
+        rng:np.random.Generator, # Where the draw comes from
+    )->list: # (name, strength) pairs for `apply_steps`
         "Draw the steps of one clip."
         pair = self.pairs[rng.integers(len(self.pairs))]
         return sum((draw_step(o, m, prob, rng) for o,prob,m in pair), [])

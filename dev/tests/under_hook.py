@@ -107,7 +107,7 @@ def call_policy_and_augment(tmp):
     rng,clip = np.random.default_rng(0),np.random.default_rng(0).integers(0, 255, (2, 16, 20, 3)).astype(np.uint8)
     for o in (policy.read_policy('rand-m7-n4-mstd0.5-inc1'), policy.rand_augment('rand-inc1'), policy.auto_augment()):
         policy.apply_steps(clip, o.draw(rng), fill=(1, 2, 3))
-    policy.RandAugment().ops, policy.AutoAugment(), policy.Op(None), policy.draw_step('Rotate', 5, 1, rng, .5)
+    policy.RandAugment().ops, policy.AutoAugment(), policy.Op(None), policy.draw_step('Rotate', 5., 1., rng, .5)
     box = augment.crop_box(16, 20, rng)
     x = augment.cut_numbers(data.normalize(augment.cut_bytes(clip, box, 12, 'bicubic')), (1, 1, 8, 8), 10)
     augment.multi_scale_box(16, 20, 8, rng), augment.erase_box(16, 20, rng), augment.random_erase(x, rng, 1.)
