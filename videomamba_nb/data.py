@@ -14,9 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
 from .video import VideoError, read_frames, video_length, write_video
@@ -39,8 +38,7 @@ def _ssv2(n, F, rng, c, C):
 def _dense(n, F, rng, c, C, rate):
     "Every `rate`-th frame of one window."
     room = max(0, n-F*rate)
-    start = rng.integers(0, room, endpoint=True) if rng else room*c//(C-1)
-    return start + rate*np.arange(F)
+    return (rng.integers(0, room, endpoint=True) if rng else room*c//(C-1)) + rate*np.arange(F)
 
 # %% ../nbs/02_data.ipynb #0bc6f3b2
 def _check_sampling(n, num_frames, sampling, mode, clip, num_clips, rate, rng):
@@ -49,8 +47,7 @@ def _check_sampling(n, num_frames, sampling, mode, clip, num_clips, rate, rng):
         raise ValueError('expected n, num_frames, rate, num_clips >= 1 and 0 <= clip < num_clips, found '
                          f'{n=}, {num_frames=}, {rate=}, {num_clips=}, {clip=}')
     if sampling not in ('sparse','ssv2','dense') or mode not in ('train','val','test'):
-        raise ValueError("expected sampling 'sparse', 'ssv2' or 'dense' and mode 'train', 'val' or 'test', "
-                         f'found {sampling!r} and {mode!r}')
+        raise ValueError(f'{sampling=} must be sparse, ssv2 or dense, and {mode=} train, val or test')
     if mode == 'train' and rng is None: raise ValueError('train mode draws: pass rng=default_rng(seed)')
 
 # %% ../nbs/02_data.ipynb #d9f20ea9
@@ -103,7 +100,7 @@ def _resize(clip, h, w):
     out = np.empty((len(clip),h,w,3), dtype=np.uint8)
     for i in range(0, len(clip), 16):
         x = torch.from_numpy(np.ascontiguousarray(clip[i:i+16])).permute(0,3,1,2).float()
-        out[i:i+16] = F.interpolate(x, (h,w), mode='bilinear').round_().byte().permute(0,2,3,1).numpy()
+        out[i:i+16] = nn.functional.interpolate(x, (h,w), mode='bilinear').round().byte().movedim(1,3).numpy()
     return out
 
 def resize_short(
@@ -111,8 +108,7 @@ def resize_short(
     size:int, # New length of the shorter side
 )->UInt8[np.ndarray,'t h2 w2 3']: # The longer side keeps the ratio, rounded down
     "Resize frames so that their shorter side is `size` long."
-    h,w = clip.shape[1:3]
-    short = min(h, w)
+    h,w,short = *clip.shape[1:3],min(clip.shape[1:3])
     return clip if short == size else _resize(clip, size*h//short, size*w//short)
 
 # %% ../nbs/02_data.ipynb #bd02e6f1
@@ -205,8 +201,7 @@ def read_list(
             if i == lines[0][0] and label.strip().lower() in ('label','class','target'): continue
             out.append((os.fspath(root/name.strip()),int(label)))
         except ValueError as e:
-            raise ValueError(f'{path}, line {i}: expected a path and a whole number, separated by {sep!r}, '
-                             f'found {line!r}') from e
+            raise ValueError(f'{path}, line {i}: expected "path{sep}whole number", found {line!r}') from e
     if not out: raise ValueError(f'{path} holds no samples')
     return out
 
@@ -222,11 +217,20 @@ class _Views(Dataset):
         s,v = divmod(int(i), self.num_clips*self.num_crops)
         return (s,*divmod(v, self.num_crops))
 
-    def set_epoch(self,
-        epoch:int, # From 0
-    ):
+    def set_epoch(self, epoch:int): # From 0
         "Choose the epoch whose draws follow; loader processes that are already running see it too."
         self._epoch[0] = epoch
+
+# %% ../nbs/02_data.ipynb #5a0c7e12
+def _look(ds, clip, k, rng):
+    "Frames as a model takes them: view `k`, or in training a random crop, or what `augment` makes."
+    if ds.mode != 'train': return normalize(view_crop(resize_short(clip, ds.size), k, ds.num_crops))
+    if not ds.augment:
+        clip = random_crop(clip, ds.size, rng, ds.scale, ds.ratio)
+        return normalize(clip[:,:,::-1] if ds.flip and rng.random() < .5 else clip)
+    x,want = torch.as_tensor(ds.augment(clip, ds.size, rng)),(3,len(clip),ds.size,ds.size)
+    if x.shape == want and x.is_floating_point(): return x
+    raise ValueError(f'augment must return floats of shape {want}, found {x.dtype} of {tuple(x.shape)}')
 
 # %% ../nbs/02_data.ipynb #56f11974
 class _Items(_Views):
@@ -236,9 +240,8 @@ class _Items(_Views):
         rng:np.random.Generator|None=None, # Train: where the draw comes from
     )->UInt8[np.ndarray,'t h w 3']: # The chosen frames in their full size
         "Read the frames of item `i`, or raise `VideoError`."
-        s,c,_ = self.view(i)
-        path,rng = self.samples[s][0],rng if self.mode == 'train' else None
-        how = self.num_frames,self.sampling,self.mode,c,self.num_clips,self.rate,rng
+        (s,c,_),rng = self.view(i),rng if self.mode == 'train' else None
+        path,how = self.samples[s][0],(self.num_frames,self.sampling,self.mode,c,self.num_clips,self.rate,rng)
         held = self._held.get(path)
         return read_video(path, *how, self.backend) if held is None else held[_chooser(*how)(len(held))]
 
@@ -252,10 +255,8 @@ class _Items(_Views):
         if not 0 <= i < len(self): raise IndexError(f'item {i} of {len(self)}')
         rng,(s,_,k) = np.random.default_rng([self.seed,int(self._epoch),int(i)]),self.view(i)
         clip = self.frames(i, rng)
-        if self.mode == 'train': clip = random_crop(clip, self.size, rng, self.scale, self.ratio)
-        else: clip = view_crop(resize_short(clip, self.size), k, self.num_crops)
-        if self.mode == 'train' and self.flip and rng.random() < .5: clip = clip[:,:,::-1]
-        return normalize(clip),self.samples[s][1]
+        x = [_look(self, clip, k, rng) for _ in range(self.copies)]
+        return (x[0] if self.copies == 1 else torch.stack(x)),self.samples[s][1]
 
 # %% ../nbs/02_data.ipynb #a4ac0982
 def _check_samples(samples, classes):
@@ -286,12 +287,13 @@ class VideoDataset(_Items):
         seed:int=0, # Train: decides every draw, together with epoch and index
         classes:tuple|None=None, # Names of the labels
         backend:str='auto', # Reader, see `read_frames`
+        augment=None, # Train: function of (frames, size, generator), instead of crop, flip and `normalize`
+        copies:int=1, # Train: views per decoded clip; from 2, x is (copies, 3, t, h, w)
     ):
         _check_sampling(1, num_frames, sampling, mode, 0, num_clips, rate, 'any')
         if mode != 'test' and num_clips*num_crops != 1: raise ValueError("several views need mode='test'")
-        if min(size, num_crops) < 1: raise ValueError(f'expected {size=} and {num_crops=} to be at least 1')
-        self.samples,self.classes = _check_samples(samples, classes),classes
-        self.num_frames,self.size,self.flip,self.seed,self.backend = num_frames,size,flip,seed,backend
-        self.mode,self.sampling,self.num_clips,self.num_crops = mode,sampling,num_clips,num_crops
-        self.rate,self.scale,self.ratio,self._held = rate,scale,ratio,{}
-        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+        if min(size, num_crops, copies) < 1: raise ValueError(f'expected {size=} {num_crops=} {copies=} >= 1')
+        if mode != 'train' and (augment or copies > 1): raise ValueError("augment, copies need mode='train'")
+        if augment and flip: raise ValueError('flip=True does nothing under augment: mirror in augment')
+        vars(self).update({k: v for k,v in locals().items() if k != 'self'}, _held={})
+        self.samples,self._epoch = _check_samples(samples, classes),torch.tensor([0]).share_memory_()

@@ -25,11 +25,11 @@ import numpy as np
 import torch
 
 import videomamba_nb
-from videomamba_nb import adapt, block_cpu, block_ops, bmamba, build, checkpoint, cli, commands, contract, core, data
-from videomamba_nb import demo, digits, evaluate, explorer, export, features, flops, inference, loading, lookup, model
-from videomamba_nb import objective, onnx_export, parallel, pretrained, reading, recipe, saving, scan, scan_chunked
-from videomamba_nb import scan_cpu, scan_order, scan_triton, scan_triton_bwd, ssm, step, torch_file, train
-from videomamba_nb import triton_kernels, usage, video, viz, weights, zoo
+from videomamba_nb import adapt, augment, block_cpu, block_ops, bmamba, build, checkpoint, cli, commands, contract
+from videomamba_nb import core, data, demo, digits, evaluate, explorer, export, features, flops, inference, loading
+from videomamba_nb import lookup, model, objective, onnx_export, parallel, policy, pretrained, reading, recipe, saving
+from videomamba_nb import scan, scan_chunked, scan_cpu, scan_order, scan_triton, scan_triton_bwd, ssm, step
+from videomamba_nb import torch_file, train, triton_kernels, usage, video, viz, weights, zoo
 
 del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
 
@@ -91,6 +91,8 @@ def call_data(tmp):
     ds = data.VideoDataset(samples, num_frames=2, size=16, mode='train', flip=True, classes=('a', 'b'))
     ds.set_epoch(1)
     ds.in_memory()
+    plain = lambda clip, size, rng: data.normalize(data.random_crop(clip, size, rng))
+    data.VideoDataset(samples, 2, 16, mode='train', augment=plain, copies=2)[0]
     ds[0], ds.frames(0, rng), len(ds), data.VideoDataset(samples, 2, 16, mode='test', num_clips=2, num_crops=3)[0]
 
 def call_digits(tmp):
@@ -101,6 +103,17 @@ def call_digits(tmp):
     digits.render('grow', np.zeros((8, 8)), photo, digits.draw_look(rng), num_frames=4, size=16)
     digits.moving_digits('valid', root=tmp, n=2)[1]
     digits.unseen_clip(tmp/'unseen.mp4', 'up')
+
+def call_policy_and_augment(tmp):
+    rng,clip = np.random.default_rng(0),np.random.default_rng(0).integers(0, 255, (2, 16, 20, 3)).astype(np.uint8)
+    for o in (policy.read_policy('rand-m7-n4-mstd0.5-inc1'), policy.rand_augment('rand-inc1'), policy.auto_augment()):
+        policy.apply_steps(clip, o.draw(rng), fill=(1, 2, 3))
+    policy.RandAugment().ops, policy.AutoAugment(), policy.Op(None), policy.draw_step('Rotate', 5., 1., rng, .5)
+    box = augment.crop_box(16, 20, rng)
+    x = augment.cut_numbers(data.normalize(augment.cut_bytes(clip, box, 12, 'bicubic')), (1, 1, 8, 8), 10)
+    augment.multi_scale_box(16, 20, 8, rng), augment.erase_box(16, 20, rng), augment.random_erase(x, rng, 1.)
+    augment.augment_for('k400', weak=True, erase=1.)(clip, 8, rng)
+    augment.check_augment(augment.Augment)
 
 def call_ssm(tmp):
     ssm.discretise(torch.ones(3), -1.)
