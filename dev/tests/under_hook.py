@@ -26,7 +26,7 @@ import torch
 import videomamba_nb
 from videomamba_nb import adapt, block_cpu, block_ops, bmamba, build, checkpoint, cli, commands, contract, core, data
 from videomamba_nb import demo, digits, evaluate, explorer, export, features, flops, inference, lookup, model
-from videomamba_nb import onnx_export, pretrained, reading, recipe, scan, scan_chunked, scan_cpu, scan_order
+from videomamba_nb import onnx_export, pretrained, published, reading, recipe, scan, scan_chunked, scan_cpu, scan_order
 from videomamba_nb import scan_triton, scan_triton_bwd, ssm, torch_file, train, triton_kernels, usage, video, viz
 from videomamba_nb import weights, zoo
 
@@ -310,6 +310,14 @@ def call_train(tmp):
     train.fit(m, Clips(), config=recipe.TrainConfig(epochs=1, batch_size=3, amp='bf16'))
     for wrong in (recipe.TrainConfig(epochs=2), recipe.TrainConfig(epochs=1, lr=.5)):
         with suppress(ValueError): train.fit(m, Clips(), config=wrong, folder=tmp/'run')
+
+def call_published(tmp):
+    r = published.find_recipe('k400-tiny-f16')
+    published.list_recipes(data='k400', model=['tiny', 'small'], frames=16).names, repr(r), r.total
+    table = published.list_recipes(data='lvu')
+    repr(table), table._repr_html_()
+    published.learning_rates(r, 16), published.learning_rates('in1k-tiny'), published.steps(r, 1000, 16, 1)
+    published.train_config(r, 4, 0, seed=1), published.model_args('lvu-class', 4)
 
 def call_evaluate(tmp):
     probs,labels = torch.rand(4, 3),torch.tensor([0, 1, 2, 0])
