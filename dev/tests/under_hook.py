@@ -26,8 +26,8 @@ import torch
 import videomamba_nb
 from videomamba_nb import adapt, block_cpu, block_ops, bmamba, build, checkpoint, cli, commands, contract, core, data
 from videomamba_nb import demo, digits, evaluate, explorer, export, features, flops, inference, lookup, model
-from videomamba_nb import onnx_export, pretrained, published, reading, recipe, scan, scan_chunked, scan_cpu, scan_order
-from videomamba_nb import scan_triton, scan_triton_bwd, ssm, torch_file, train, triton_kernels, usage, video, viz
+from videomamba_nb import onnx_export, pretrained, protocol, published, reading, recipe, scan, scan_chunked, scan_cpu
+from videomamba_nb import scan_order, scan_triton, scan_triton_bwd, ssm, torch_file, train, triton_kernels, usage, video, viz
 from videomamba_nb import weights, zoo
 
 del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
@@ -327,9 +327,18 @@ def call_evaluate(tmp):
     ds = data.VideoDataset([(str(path), 1)], 2, 8, mode='test', num_clips=2, num_crops=3)
     found = evaluate.evaluate(m, ds, batch_size=4)
     repr(found), found.top1, found.top5, found.confusion()
+    evaluate.evaluate(m, ds, True), evaluate.view_keys(ds, True), evaluate.base_name(path)
+    evaluate.merged_views(ds, *evaluate.view_scores(m, ds), official=True)
     evaluate.file_probs(m, path), evaluate.file_views(m, str(path), clips=1), evaluate.shipped_weights()
     evaluate.look(m, torch.randn(2, 3, 2, 8, 8)), evaluate.show_look(m, torch.randn(1, 3, 2, 8, 8))
     plt.close('all')
+
+def call_protocol(tmp):
+    protocol.possible_accuracies(7), protocol.is_possible(50, 7), protocol.explain_counts([50.], (7, 8), 2)
+    m,path = model.VideoMamba(**SMALL | dict(num_classes=1)),call_video(tmp)
+    protocol.check_grouping(evaluate.view_keys)
+    found = protocol.evaluate_regression(m, protocol.protocol_data('ssv2', [(str(path), 1)], m), batch_size=4)
+    repr(found), found.mse, protocol.find_protocol('k400')
 
 def call_features(tmp):
     m,path,x = model.VideoMamba(**SMALL),call_video(tmp),torch.randn(2, 3, 2, 8, 8)
