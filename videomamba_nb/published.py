@@ -62,7 +62,7 @@ class _Speed(_Task):
     warmup_epochs:float # Of these, on the way up
     betas:tuple # Of AdamW
     clip_grad:float | None=None # Longest gradient, None for any length
-    layer_decay:float | None=None # As released: only the embeddings are slowed, see `note` below
+    layer_decay:float | None=None # Factor per layer; as released it slows only the embeddings
     ema:float | None=None # Decay of an average of the weights; off in every script
     precision:str # 'bf16': autocast, with weights in float32
 
@@ -202,7 +202,7 @@ def steps(
     if per < 1: raise ValueError(f'{clips} clips are less than one update of {n//each}: take a smaller batch')
     return r.epochs*per, int(r.warmup_epochs*per)
 
-# %% ../nbs/29b_published.ipynb #d0021219
+# %% ../nbs/29b_published.ipynb #2df73da5
 def model_args(
     recipe:Recipe | str, # A row, or its name
     num_classes:int | None=None, # Scores of your own data set; as published if left out
@@ -215,7 +215,7 @@ def model_args(
     sizes = dict(img_size=r.size, num_frames=r.frames)
     return dict(name=r.model, num_classes=classes, **sizes, drop_path_rate=r.drop_path)
 
-# %% ../nbs/29b_published.ipynb #2df73da5
+# %% ../nbs/29b_published.ipynb #f8740dc1
 def _settings(r, batch_size, accumulate, known):
     "Values for the fields in `known`, with rates for the batch that such a loop makes."
     if accumulate > 1 and 'accumulate' not in known:
@@ -230,7 +230,7 @@ def _settings(r, batch_size, accumulate, known):
     if r.ema: values['ema'] = r.ema
     return {k: v for k,v in values.items() if k in known}
 
-# %% ../nbs/29b_published.ipynb #10b22ebc
+# %% ../nbs/29b_published.ipynb #5f46c9a4
 def train_config(
     recipe:Recipe | str, # A row, or its name
     batch_size:int=8, # Clips of one of your batches
