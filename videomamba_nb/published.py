@@ -216,32 +216,26 @@ def model_args(
     return dict(name=r.model, num_classes=classes, **sizes, drop_path_rate=r.drop_path)
 
 # %% ../nbs/29b_published.ipynb #f8740dc1
-def _settings(r, batch_size, accumulate, known):
-    "Values for the fields in `known`, with rates for the batch that such a loop makes."
-    if accumulate > 1 and 'accumulate' not in known:
-        raise ValueError('this TrainConfig cannot accumulate: leave it out, and the rates follow your batch')
-    copies = r.copies if r.rule == 'video' and 'copies' in known else 1
-    peak,low,start = _rates(r, batch_size*accumulate*copies)
-    same = ('epochs', 'warmup_epochs', 'weight_decay', 'smoothing', 'mixup', 'cutmix', 'clip_grad', 'betas')
+def _settings(r, batch_size, copies, known):
+    "Values for the fields in `known`, with rates for an update of so many clips and copies of each."
+    peak,low,start = _rates(r, batch_size*(copies if r.rule == 'video' else 1))
+    same = ('epochs', 'warmup_epochs', 'weight_decay', 'smoothing', 'mixup', 'cutmix', 'clip_grad', 'betas',
+            'ema', 'layer_decay')
     values = {k: getattr(r, k) for k in same} | dict(
-        batch_size=batch_size, accumulate=accumulate, copies=copies, lr=peak, min_lr=low, warmup_lr=start,
-        amp=r.precision, layer_decay='released' if r.layer_decay else 'none')
-    if r.layer_decay: values['layer_decay_rate'] = r.layer_decay
-    if r.ema: values['ema'] = r.ema
+        batch_size=batch_size, lr=peak, min_lr=low, warmup_lr=start, amp=r.precision, layer_rule='released')
     return {k: v for k,v in values.items() if k in known}
 
-# %% ../nbs/29b_published.ipynb #5f46c9a4
 def train_config(
     recipe:Recipe | str, # A row, or its name
-    batch_size:int=8, # Clips of one of your batches
+    batch_size:int=8, # Clips of one of your updates
     workers:int=0, # Processes that read clips
-    accumulate:int=1, # Your batches per update
+    copies:int=1, # Copies that your data set makes of each clip
     **more, # Fields of `TrainConfig` to set yourself: seed, amp, epochs, min_lr, ...
 )->TrainConfig: # Ready for `fit`
-    "A run as published, with rates for your batch; `ValueError` for what the loop cannot do."
+    "A run as published, with rates for your batch; a warning where they would turn the schedule upside down."
     r = find_recipe(recipe)
     known = {f.name for f in fields(TrainConfig)}
-    c = TrainConfig(**_settings(r, batch_size, accumulate, known) | dict(workers=workers) | more)
+    c = TrainConfig(**_settings(r, batch_size, copies, known) | dict(workers=workers) | more)
     if c.lr < max(c.min_lr, c.warmup_lr):
         warnings.warn(f'{r.name}: for this batch the peak {c.lr:.3g} is below min_lr or warmup_lr, which do '
                       'not shrink with it: pass both', stacklevel=2)
