@@ -148,7 +148,7 @@ def train(
 
 # %% ../nbs/70_cli.ipynb #3301ceec
 def evaluate(
-    args, # list, views, workers, json, and what `opened` needs
+    args, # list, views, workers, official_grouping, json, and what `opened` needs
 )->int: # Exit code
     "Score a model on the videos of a list."
     from videomamba_nb.data import VideoDataset, read_list
@@ -159,10 +159,11 @@ def evaluate(
     names,(clips,crops) = class_names(o.model),args.views or o.views
     views = dict(num_clips=clips, num_crops=crops, **o.read)
     data = VideoDataset(samples, *clip_size(o.model), 'test', **views, classes=tuple(names))
-    r = evaluate(o.model, data, workers=args.workers, show=not args.json)
+    r = evaluate(o.model, data, args.official_grouping, workers=args.workers, show=not args.json)
     rows = zip(r.paths, r.labels.tolist(), r.answers.tolist())
     report = dict(videos=len(r.paths), top1=r.top1, top5=r.top5, confusion=r.confusion().tolist(),
-                  rows=[dict(path=p, truth=names[y], answer=names[a]) for p,y,a in rows])
+                  rows=[dict(path=p, truth=names[y], answer=names[a]) for p,y,a in rows],
+                  official_grouping=args.official_grouping, left_out=list(r.left_out))
     told(args, report, [repr(r)])
     return 0
 

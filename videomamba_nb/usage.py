@@ -124,6 +124,8 @@ def add_answers(
         Prints top-1 and top-5 over the list; with --json also the confusion matrix and every answer.
         Writes no file.''', 'test.csv', 'test.csv --weights run/best.safetensors --views 2x3')
     q.add_argument('list', help='text file: one path,label per line')
+    q.add_argument('--official-grouping', action='store_true', help='take files with one base name for one '
+                   'video, as the published test did')
     number(q, 'workers', 0, 'processes that read files')
     for o in (p, q):
         o.add_argument('--views', type=views, help='clips x crops, averaged (as published, else 4x3; 1x1 for '

@@ -27,9 +27,10 @@ import torch
 import videomamba_nb
 from videomamba_nb import adapt, augment, block_cpu, block_ops, bmamba, build, checkpoint, cli, commands, contract
 from videomamba_nb import core, data, demo, digits, evaluate, explorer, export, features, flops, inference, loading
-from videomamba_nb import lookup, model, objective, onnx_export, parallel, policy, pretrained, reading, recipe, saving
-from videomamba_nb import scan, scan_chunked, scan_cpu, scan_order, scan_triton, scan_triton_bwd, ssm, step
-from videomamba_nb import torch_file, train, triton_kernels, usage, video, viz, weights, zoo
+from videomamba_nb import lookup, model, objective, onnx_export, parallel, policy, pretrained, protocol, published
+from videomamba_nb import reading, recipe, saving, scan, scan_chunked, scan_cpu, scan_order, scan_triton
+from videomamba_nb import scan_triton_bwd, ssm, step, torch_file, train, triton_kernels, usage, video, viz, weights
+from videomamba_nb import zoo
 
 del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
 
@@ -357,6 +358,13 @@ def call_step(tmp):
     step.autocast(run), step.means(run, 'train', torch.ones(3)), run.judged, list(step.pieces(run, x, y, (0, 0)))
     step.gradient(run, x, y, (0, 0)), step.clip_gradient(run), step.train_step(run, x, y, .1, (0, 0))
     recipe.depth_scale('head.weight', 2, .5)
+def call_published(tmp):
+    r = published.find_recipe('k400-tiny-f16')
+    published.list_recipes(data='k400', model=['tiny', 'small'], frames=16).names, repr(r), r.total
+    table = published.list_recipes(data='lvu')
+    repr(table), table._repr_html_()
+    published.learning_rates(r, 16), published.learning_rates('in1k-tiny'), published.steps(r, 1000, 16, 1)
+    published.train_config(r, 4, 0, seed=1), published.model_args('lvu-class', 4)
 
 def call_evaluate(tmp):
     probs,labels = torch.rand(4, 3),torch.tensor([0, 1, 2, 0])
@@ -366,9 +374,18 @@ def call_evaluate(tmp):
     ds = data.VideoDataset([(str(path), 1)], 2, 8, mode='test', num_clips=2, num_crops=3)
     found = evaluate.evaluate(m, ds, batch_size=4)
     repr(found), found.top1, found.top5, found.confusion()
+    evaluate.evaluate(m, ds, True), evaluate.view_keys(ds, True), evaluate.base_name(path)
+    evaluate.merged_views(ds, *evaluate.view_scores(m, ds), official=True)
     evaluate.file_probs(m, path), evaluate.file_views(m, str(path), clips=1), evaluate.shipped_weights()
     evaluate.look(m, torch.randn(2, 3, 2, 8, 8)), evaluate.show_look(m, torch.randn(1, 3, 2, 8, 8))
     plt.close('all')
+
+def call_protocol(tmp):
+    protocol.possible_accuracies(7), protocol.is_possible(50, 7), protocol.explain_counts([50.], (7, 8), 2)
+    m,path = model.VideoMamba(**SMALL | dict(num_classes=1)),call_video(tmp)
+    protocol.check_grouping(evaluate.view_keys)
+    found = protocol.evaluate_regression(m, protocol.protocol_data('ssv2', [(str(path), 1)], m), batch_size=4)
+    repr(found), found.mse, protocol.find_protocol('k400')
 
 def call_features(tmp):
     m,path,x = model.VideoMamba(**SMALL),call_video(tmp),torch.randn(2, 3, 2, 8, 8)
