@@ -5,8 +5,9 @@
 
 `mib` is the peak of one call beyond what the process holds before it, the frames included: the streamed way and the windows
 make each piece when they need it, the whole model needs all of them. Pages of files that are mapped count while they are
-mapped. `difference` is the largest between the class token and that of the whole model. Windows of 16 frames give the mean
-of their class tokens, which is another answer. `disk_mib` is what lies in files meanwhile.
+mapped. `disk_mib` is what lies in files meanwhile. `difference` is the largest between the class token and that of the whole
+model. Windows of 16 frames give the mean of their class tokens, which is another answer. `core_seconds` is what the processor
+spent: it says more than `seconds` where others were busy on the same machine, which `others` tells.
 """
 import argparse
 import subprocess
@@ -47,7 +48,7 @@ def call(way, model, frames, chunk):
     if way == 'stream':
         return lambda: stream_features(model, pieces(model, frames), chunk=chunk, show=False)
     if way == 'windows':
-        run = lambda: torch.stack([model.forward_features(x[None])[0, 0] for x in pieces(model, frames)]).mean(0)
+        run = lambda: torch.stack([model.forward_features(x[None])[0, 0].clone() for x in pieces(model, frames)]).mean(0)
     else:
         model.resize(frames)
         run = lambda: model.forward_features(torch.cat(list(pieces(model, frames)), 1)[None])[0, 0]
@@ -59,12 +60,12 @@ def child(way, frames, chunk, out):
     call(way, make(), PIECE, chunk)() # compile and load whatever the first call needs
     run, kept = call(way, make(), frames, chunk), []
     def timed():
-        start = time.perf_counter()
+        start = time.perf_counter(), time.process_time()
         kept.append(run())
-        kept.append(time.perf_counter()-start)
+        kept.extend((time.perf_counter()-start[0], time.process_time()-start[1]))
     mib = peak(timed)
     np.save(out, kept[0].numpy())
-    print(f'{mib:.2f} {kept[1]:.3f}')
+    print(f'{mib:.2f} {kept[1]:.3f} {kept[2]:.3f}')
 
 
 def measure(way, frames, chunk, folder):
@@ -75,13 +76,13 @@ def measure(way, frames, chunk, folder):
         r = subprocess.run(command, capture_output=True, text=True)
     if r.returncode:
         raise SystemExit(f'{way} {frames}: {r.stderr.strip()[-300:]}')
-    mib, seconds = map(float, r.stdout.split()[-2:])
+    mib, seconds, core = map(float, r.stdout.split()[-3:])
     whole, difference = Path(folder)/f'whole{frames}.npy', ''
     if way != 'windows' and whole.exists():
         difference = f'{np.abs(np.load(out)-np.load(whole)).max():.1e}'
     disk = disk_bytes(make(), frames)/2**20 if way == 'stream' else 0
     row = dict(way=way, frames=frames, chunk=chunk if way == 'stream' else '', mib=round(mib, 1), disk_mib=round(disk, 1),
-               seconds=round(seconds, 3), difference=difference, others=others.share)
+               seconds=round(seconds, 3), core_seconds=round(core, 3), difference=difference, others=others.share)
     print(row, flush=True)
     return row
 
