@@ -127,7 +127,7 @@ def _jobs(model, t):
     rows = [None] + [torch.cat([torch.zeros_like(p[:1]), p+1]) for p in paths[1:]]
     return [[(rows[p],m) for pair in passes for p,m in zip(pair, ways)] for passes in layers]
 
-# %% ../nbs/42b_streaming.ipynb #51dec3bf
+# %% ../nbs/42b_streaming.ipynb #3fbeca96
 class _Sweeps(_Disk):
     "How the layers walk through the files."
     def wanted(self, rows):
@@ -144,7 +144,7 @@ class _Sweeps(_Disk):
             r = self.wanted(rows)
             x = layer.norm(r).to(self.p.dtype)[None]
             y,carry = step_direction(layer.mixer, x.flip(1) if m else x, carry, m)
-            yield rows, r, (y.flip(1) if m else y)[0]
+            yield rows, r[None], y.flip(1) if m else y
 
     def layer(self, layer, jobs):
         "All directions of a layer: the first ones leave their parts, the last adds everything up."
@@ -153,9 +153,11 @@ class _Sweeps(_Disk):
             for rows,r,y in self.sweep(layer, order, m):
                 y = share*y
                 if j: y = y + self.parts.read(rows).to(self.p)
-                if j+1 < len(jobs): self.parts.write(rows, y)
-                else: self.tokens.write(rows, add_residual(y if bias is None else y+bias, r, not self.narrow))
-                yield len(y)
+                last = j+1 == len(jobs)
+                if last and bias is not None: y = y + bias
+                if last: self.tokens.write(rows, add_residual(y, r, not self.narrow)[0])
+                else: self.parts.write(rows, y[0])
+                yield y.shape[1]
 
 # %% ../nbs/42b_streaming.ipynb #1f863687
 STREAMED = ('cls', 'pooled', 'per_frame', 'tokens')

@@ -3,11 +3,12 @@
     python dev/bench/bench_streaming.py            16 to 4096 frames of 64 x 64, and 16384 streamed; each in a fresh process
     python dev/bench/bench_streaming.py --quick    a few frames, into a temporary folder: does it run?
 
-`mib` is the peak of one call beyond what the process holds before it, the frames included: the streamed way and the windows
-make each piece when they need it, the whole model needs all of them. Pages of files that are mapped count while they are
-mapped. `disk_mib` is what lies in files meanwhile. `difference` is the largest between the class token and that of the whole
-model. Windows of 16 frames give the mean of their class tokens, which is another answer. `core_seconds` is what the processor
-spent: it says more than `seconds` where others were busy on the same machine, which `others` tells.
+`mib` is the peak of one call beyond what the process holds before it, the frames included: the streamed way and the
+windows make each piece when they need it, the whole model needs all of them. Pages of files that are mapped count while
+they are mapped. `disk_mib` is what lies in files meanwhile. `difference` is the largest between the class token and
+that of the whole model. Windows of 16 frames give the mean of their class tokens, which is another answer.
+`core_seconds` is what the processor spent: it says more than `seconds` where others were busy on the same machine,
+which `others` tells.
 """
 import argparse
 import subprocess
@@ -48,7 +49,7 @@ def call(way, model, frames, chunk):
     if way == 'stream':
         return lambda: stream_features(model, pieces(model, frames), chunk=chunk, show=False)
     if way == 'windows':
-        run = lambda: torch.stack([model.forward_features(x[None])[0, 0].clone() for x in pieces(model, frames)]).mean(0)
+        run = lambda: sum(model.forward_features(x[None])[0, 0]*(PIECE/frames) for x in pieces(model, frames))
     else:
         model.resize(frames)
         run = lambda: model.forward_features(torch.cat(list(pieces(model, frames)), 1)[None])[0, 0]

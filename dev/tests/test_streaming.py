@@ -42,8 +42,8 @@ def whole(model, x):
 # ---- any cut gives the same tokens
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.integers(0, 7), min_size=1, max_size=5), st.integers(1, 60), st.sampled_from(list_orders()), st.integers(1, 3),
-       st.booleans())
+@given(st.lists(st.integers(0, 7), min_size=1, max_size=5), st.integers(1, 60), st.sampled_from(list_orders()),
+       st.integers(1, 3), st.booleans())
 def test_cuts_and_chunks_do_not_matter(cuts, chunk, order, k, wide):
     t = sum(cuts)
     if t < k: return
@@ -90,7 +90,9 @@ def frames():
     blocks = np.random.default_rng(0).integers(0, 256, (50, 2, 3, 3), dtype=np.uint8)
     return blocks.repeat(8, 1).repeat(8, 2)
 
-@pytest.mark.parametrize('name,options', [('a.mp4', {}), ('b.mp4', dict(bf='3', g='12')), ('c.mkv', {}), ('d.avi', {}), ('e.ts', {})])
+KINDS = [('a.mp4', {}), ('b.mp4', dict(bf='3', g='12')), ('c.mkv', {}), ('d.avi', {}), ('e.ts', {})]
+
+@pytest.mark.parametrize('name,options', KINDS)
 def test_every_kind_of_file_is_read_in_full(tmp_path, frames, name, options):
     path = tmp_path/name
     write_video(path, frames, **options)
@@ -122,7 +124,8 @@ def test_rows_of_a_file(tmp_path):
     f, x = TokenFile(tmp_path/'a', 3), torch.randn(9, 3)
     for part in x.split(4): f.append(part)
     order = torch.randperm(9)
-    for rows in (slice(0, 9), slice(3, 3), order, order[:1], order[2:5]): test_tensor(f.read(rows), x[rows], rtol=0., atol=0.)
+    for rows in (slice(0, 9), slice(3, 3), order, order[:1], order[2:5]):
+        test_tensor(f.read(rows), x[rows], rtol=0., atol=0.)
     f.write(order, x[order]*2)
     f.write(order[:1], x[order[:1]])
     x2 = x*2
@@ -148,7 +151,8 @@ stream_features(model, endless(), chunk=1, folder=sys.argv[1], show=False)
 
 def test_ctrl_c(tmp_path):
     env = os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
-    p = subprocess.Popen([sys.executable, '-c', CHILD, str(tmp_path)], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    p = subprocess.Popen([sys.executable, '-c', CHILD, str(tmp_path)], env=env, **pipes)
     assert p.stdout.readline().strip() == 'here' and len(list(tmp_path.glob('stream-*/*'))) == 2
     p.send_signal(signal.SIGINT)
     assert 'KeyboardInterrupt' in p.communicate(timeout=30)[1]
@@ -160,8 +164,9 @@ def test_an_error_on_the_way(tmp_path, monkeypatch, moment):
     def stop(*args): raise KeyboardInterrupt
     monkeypatch.setattr(streaming._Stream, moment, stop)
     for folder in ('work', 'kept'): (tmp_path/folder).mkdir()
+    where = dict(folder=tmp_path/'work', out=tmp_path/'kept'/'a.npy')
     with pytest.raises(KeyboardInterrupt):
-        stream_features(make(), input_by_rule(3, 5, 8, 8), 'tokens', folder=tmp_path/'work', out=tmp_path/'kept'/'a.npy', show=False)
+        stream_features(make(), input_by_rule(3, 5, 8, 8), 'tokens', show=False, **where)
     assert not os.listdir(tmp_path/'work') and not os.listdir(tmp_path/'kept')
 
 def test_a_disk_that_fills_up(tmp_path, monkeypatch):
@@ -170,12 +175,13 @@ def test_a_disk_that_fills_up(tmp_path, monkeypatch):
     monkeypatch.setattr(pieces.shutil, 'disk_usage', lambda folder: usage(folder)._replace(free=free[0]))
     need = disk_bytes(model, 5)
     free[0] = need-1
-    with pytest.raises(OSError, match=f'{need} more bytes are needed') as e: stream_features(model, x, folder=tmp_path, show=False)
+    how = dict(folder=tmp_path, show=False)
+    with pytest.raises(OSError, match=f'{need} more bytes are needed') as e: stream_features(model, x, **how)
     assert e.value.errno == errno.ENOSPC
     free[0] = need-4*16-1 # the class token is written already
-    with pytest.raises(OSError, match='more bytes are needed'): stream_features(model, iter([x]), folder=tmp_path, show=False)
+    with pytest.raises(OSError, match='more bytes are needed'): stream_features(model, iter([x]), **how)
     free[0] = need
-    for source in (x, iter([x])): stream_features(model, source, 'tokens', folder=tmp_path, out=tmp_path/'a.npy', show=False)
+    for source in (x, iter([x])): stream_features(model, source, 'tokens', out=tmp_path/'a.npy', **how)
     free[0] = need//2-1
     run = streaming._Stream(model, tmp_path, 9)
     run.tokens.append(torch.zeros(21, 16)), run.parts.append(torch.zeros(21, 16))
@@ -198,10 +204,11 @@ def test_memory_does_not_grow():
 def test_bench(tmp_path):
     "Streamed and at once agree, windows are something else, and one measurement in a process of its own."
     size = dict(img_size=32, embed_dim=32, depth=2)
-    a, b, c = (bench_streaming.call(w, bench_streaming.make(**size), 40, 33)() for w in bench_streaming.WAYS[:2] + ('stream',))
+    run = lambda way, frames: bench_streaming.call(way, bench_streaming.make(**size), frames, 33)()
+    a, b, c = (run(w, 40) for w in ('stream', 'whole', 'stream'))
     test_tensor(a, b, atol=1e-5)
     test_tensor(a, c, rtol=0., atol=0.)
-    w = bench_streaming.call('windows', bench_streaming.make(**size), 32, 33)()
+    w = run('windows', 32)
     assert w.shape == a.shape and (w-a).abs().max() > 1e-3
     if memory.available():
         row = bench_streaming.measure('stream', 16, 64, tmp_path)

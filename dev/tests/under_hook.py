@@ -347,7 +347,8 @@ def call_inference(tmp):
 
 def call_pieces(tmp):
     m,path,x = model.VideoMamba(**SMALL),call_video(tmp),torch.randn(3, 5, 8, 8)
-    for n,found in (pieces.video_pieces(path, 8), pieces.video_pieces(str(path), 8, 5), pieces.video_pieces(path, 8, frames=3)):
+    for args in ((path, 8), (str(path), 8, 5), (path, 8, 1, 3)):
+        n,found = pieces.video_pieces(*args)
         assert len(list(found)) == n
     for source in (path, str(path), x, [x, x]): list(pieces.group_frames(pieces.frame_source(m, source)[1], 2))
     pieces.frame_source(m, path, 2), pieces.frame_source(m, path, frames=2), pieces.check_space(tmp, 1)
