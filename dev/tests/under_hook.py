@@ -27,10 +27,10 @@ import torch
 import videomamba_nb
 from videomamba_nb import adapt, augment, block_cpu, block_ops, bmamba, build, checkpoint, cli, commands, contract
 from videomamba_nb import core, data, demo, digits, evaluate, explorer, export, features, flops, inference, loading
-from videomamba_nb import lookup, model, objective, onnx_export, parallel, policy, pretrained, protocol, published
-from videomamba_nb import reading, recipe, saving, scan, scan_chunked, scan_cpu, scan_order, scan_triton
-from videomamba_nb import scan_triton_bwd, ssm, step, torch_file, train, triton_kernels, usage, video, viz, weights
-from videomamba_nb import zoo
+from videomamba_nb import lookup, model, objective, onnx_export, parallel, pieces, policy, pretrained, protocol
+from videomamba_nb import published, reading, recipe, saving, scan, scan_chunked, scan_cpu, scan_order, scan_triton
+from videomamba_nb import scan_triton_bwd, ssm, step, streaming, torch_file, train, triton_kernels, usage, video, viz
+from videomamba_nb import weights, zoo
 
 del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
 
@@ -408,6 +408,27 @@ def call_inference(tmp):
     inference.read_source(frames, lambda n: [0, n-1]), inference.source_views(m, path, 2, 3)
     y = torch.arange(6) % 2
     inference.linear_probe(torch.randn(6, 2, 3), y, torch.randn(6, 2, 3), y)
+
+def call_pieces(tmp):
+    m,path,x = model.VideoMamba(**SMALL),call_video(tmp),torch.randn(3, 5, 8, 8)
+    for args in ((path, 8), (str(path), 8, 5), (path, 8, 1, 3)):
+        n,found = pieces.video_pieces(*args)
+        assert len(list(found)) == n
+    for source in (path, str(path), x, [x, x]): list(pieces.group_frames(pieces.frame_source(m, source)[1], 2))
+    pieces.frame_source(m, path, 2), pieces.frame_source(m, path, frames=2), pieces.check_space(tmp, 1)
+    f = pieces.TokenFile(str(tmp/'tokens'), 4, torch.float64)
+    f.append(torch.zeros(3, 4)), f.write(torch.tensor([2, 0]), f.read(slice(0, 2))), f.read(torch.tensor([1]))
+
+def call_streaming(tmp):
+    m,path,x = model.VideoMamba(**SMALL),call_video(tmp),torch.randn(3, 5, 8, 8)
+    for what in streaming.STREAMED: streaming.stream_features(m, x, what, 3, tmp, show=False)
+    streaming.stream_features(m, str(path), 'tokens', out=tmp/'all.npy', every=3)
+    streaming.stream_features(m, (x, x), positions=torch.zeros(10, 8)), streaming.disk_bytes(m, 5)
+    streaming.stream_probs(m, path, frames=4, folder=str(tmp))
+    run = lambda m, x, chunk: streaming.stream_features(m, x, 'tokens', chunk, show=False)
+    streaming.check_stream(run, ['two paths', 'two frames a patch'])
+    carry = streaming.step_direction(m.layers[0].mixer, torch.randn(1, 2, 8))[1]
+    streaming.step_direction(m.layers[0].mixer, torch.randn(1, 3, 8), carry, '_b')
 
 def call_explorer(tmp):
     path,frames = call_video(tmp),np.zeros((4, 8, 10, 3), dtype=np.uint8)
