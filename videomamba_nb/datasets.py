@@ -14,7 +14,7 @@ from .annotations import Dataset, find_dataset, list_datasets, name_classes, rea
 from .lists import _some, check_rows
 from .sources import FrameFolders, ListedVideos, Pictures, VideoWindows
 
-# %% ../nbs/06a_datasets.ipynb #10a47524
+# %% ../nbs/06a_datasets.ipynb #f76f9a69
 def locate_rows(
     data:Dataset, # From the table
     folder:str | Path, # Of the data set
@@ -24,14 +24,13 @@ def locate_rows(
     suffix:str='', # What goes behind each path, for example `'.webm'`
 )->tuple: # Rows with full paths, and the folder they start from
     "Put a folder before every path, and an ending behind it."
-    roots = [Path(folder)/o.format(split=split) for o in data.roots]
-    if prefix is not None: roots = [Path(prefix) if Path(prefix).exists() else Path(folder)/prefix]
-    if prefix is not None and not roots[0].exists(): roots = [Path(prefix)]
-    def there(root): return any((root/(r.path+suffix)).exists() for r in rows[:5])
+    if prefix is None: roots = [Path(folder)/o.format(split=split) for o in data.roots]
+    else: roots = [Path(prefix),Path(folder)/prefix]
+    def there(root): return any(os.path.exists(root/(r.path+suffix)) for r in rows[:5])
     root = next(filter(there, roots), next((o for o in roots if o.exists()), roots[0]))
     return [r._replace(path=os.path.join(root, r.path+suffix)) for r in rows], root
 
-# %% ../nbs/06a_datasets.ipynb #b868c573
+# %% ../nbs/06a_datasets.ipynb #4dda3d87
 _ENDINGS = ('.mp4','.avi','.webm','.mkv','.mov','.JPEG','.jpg','.png')
 
 def _guesses(path, name, root):
@@ -39,12 +38,13 @@ def _guesses(path, name, root):
     for end in _ENDINGS:
         yield path+end, f"with {end} behind their names they are there: pass suffix='{end}'"
     for end in _ENDINGS:
-        yield os.path.splitext(path)[0]+end, f'the files end in {end}, the list says {os.path.splitext(path)[1]}'
+        bare,said = os.path.splitext(path)
+        yield bare+end, f'the files end in {end}, the list says {said}'
     for o in sorted(root.iterdir())[:200] if root.is_dir() else ():
         if o.is_dir(): yield o/name, f'they are there with prefix={str(o)!r}'
     yield root.parent/name, f'they are there with prefix={str(root.parent)!r}'
     inner = Path(*Path(name).parts[1:]) if len(Path(name).parts) > 1 else None
-    if inner: yield root/inner, f'the list puts {Path(name).parts[0]}/ before names that lie in {root} without it'
+    if inner: yield root/inner, f'the list says {Path(name).parts[0]}/ before names that {root} has without'
     yield root/Path(name).name, f'the list names folders, but the files lie in {root} itself'
 
 def hint_missing(
@@ -79,19 +79,19 @@ def lost_files(
         if state := _state(data, r): found[state].append(r)
     return found
 
-# %% ../nbs/06a_datasets.ipynb #43eba9e9
+# %% ../nbs/06a_datasets.ipynb #c9e1f656
 VIEW_MEAN,LIKE_MEAN = 11.76425435683139,9.138220535629456
 
 def view_target(
-    views:float, # How often a film clip was seen, at least 1
+    views:int | float, # How often a film clip was seen, at least 1
 )->float: # Around 0; one more is e times as often
     "The number that the view task predicts, or `ValueError`."
     if not views >= 1: raise ValueError(f'expected at least one view, found {views!r}')
     return math.log(views)-VIEW_MEAN
 
 def like_target(
-    likes:float, # Thumbs up
-    dislikes:float, # Thumbs down
+    likes:int | float, # Thumbs up
+    dislikes:int | float, # Thumbs down
 )->float: # From -9.14 to 0.86; ten times the share of likes, shifted
     "The number that the like task predicts, or `ValueError` where nobody voted."
     if not (likes >= 0 and dislikes >= 0 and likes+dislikes > 0):

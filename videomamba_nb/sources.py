@@ -121,12 +121,12 @@ class FrameFolders(ListedVideos):
         held = self._held.get(self.samples[s][0])
         return self._read(s, idx) if held is None else held[idx]
 
-# %% ../nbs/02a_sources.ipynb #cad470bc
+# %% ../nbs/02a_sources.ipynb #8f2bde7b
 def time_windows(
-    duration:float, # Of the video in seconds, above 0
-    length:float=60., # Of a window in seconds
-    stride:float=16., # From one start to the next in seconds
-    keep:float=30., # Least length of a window at the end
+    duration:int | float, # Of the video in seconds, above 0
+    length:int | float=60., # Of a window in seconds
+    stride:int | float=16., # From one start to the next in seconds
+    keep:int | float=30., # Least length of a window at the end
 )->list: # Of (start, end) in seconds
     "Cut a video into windows that overlap, or raise `ValueError` for sizes that make no sense."
     if not (duration > 0 and length > 0 and stride > 0):
@@ -150,13 +150,13 @@ def sample_window(
     if not 0 <= start <= end: raise ValueError(f'expected 0 <= start <= end, found {start=}, {end=}')
     return start + sample_frames(end-start+1, num_frames, 'sparse', mode, clip, num_clips, rng=rng)
 
-# %% ../nbs/02a_sources.ipynb #68daa3a7
+# %% ../nbs/02a_sources.ipynb #a4d73193
 def frame_span(
     path, # The file, for the error
     n:int, # Frames in it
-    fps:float, # Frames per second
-    start:float, # Of the window in seconds
-    end:float, # Of the window in seconds
+    fps:int | float, # Frames per second
+    start:int | float, # Of the window in seconds
+    end:int | float, # Of the window in seconds
 )->tuple: # First and last frame
     "A window in frames, or `VideoError` if the file ends before it starts."
     if not fps > 0: raise VideoError(path, 'does not say how many frames it shows per second')
@@ -170,14 +170,14 @@ def _fps(path):
     box,stream = _open_av(_check_file(path))
     with box: return float(stream.average_rate or 0)
 
-# %% ../nbs/02a_sources.ipynb #a869e792
+# %% ../nbs/02a_sources.ipynb #51eceb39
 class VideoWindows(ListedVideos):
     "Clips from windows of long videos: (x, label); each window is a sample."
     def __init__(self,
         rows:list, # Of `Row`, with `duration`
-        length:float=60., # Of a window in seconds
-        stride:float=16., # From one start to the next in seconds
-        keep:float=30., # Least length of a window at the end
+        length:int | float=60., # Of a window in seconds
+        stride:int | float=16., # From one start to the next in seconds
+        keep:int | float=30., # Least length of a window at the end
         **how, # For `ListedVideos`; the sparse rule chooses frames
     ):
         if lost := [r for r in rows if not r.duration]: raise ValueError(f'{lost[0].path}: how many seconds?')
@@ -249,7 +249,7 @@ class Pictures(ListedVideos):
         x,y = super().__getitem__(i)
         return x[...,0,:,:],y
 
-# %% ../nbs/02a_sources.ipynb #aace7499
+# %% ../nbs/02a_sources.ipynb #2be845bc
 def _same(a, b): return torch.equal(a[0], b[0]) and bool(a[1] == b[1])
 
 def check_dataset(
@@ -273,5 +273,5 @@ def check_dataset(
     assert all(map(_same, items, [pickle.loads(pickle.dumps(train))[i] for i in range(n)])), 'a copy differs'
     before = val[0]
     for ds in (train,val): ds.set_epoch(1)
-    assert not any(map(_same, items, [train[i] for i in range(n)])), 'every epoch is the same'
+    assert not all(map(_same, items, [train[i] for i in range(n)])), 'every epoch is the same'
     assert _same(before, val[0]), 'val changes with the epoch'

@@ -29,7 +29,7 @@ def how_many(
     if re.fullmatch(r'\d+', text.strip(), re.ASCII): return int(text)
     raise argparse.ArgumentTypeError(f"expected a whole number from 0, or 'all', found {text!r}")
 
-# %% ../nbs/68a_usage_data.ipynb #b86e9490
+# %% ../nbs/68a_usage_data.ipynb #0d6813ca
 def add_check_data(
     add, # From `add_subparsers`
 ):
@@ -40,12 +40,13 @@ def add_check_data(
         'my-videos', 'ssv2 --data ssv2 --prefix ssv2/videos --suffix .webm --decode 50',
         'ucf101 --data ucf101 --split train --fold 2 --json')
     p.add_argument('folder', help='folder of the data set, or a list: one path,label per line')
-    p.add_argument('--data', default='csv', metavar='NAME', help='data set: imagenet, k400, ssv2, ssv2-frames, '
-                   'breakfast, coin, lvu-scene, ucf101, hmdb51, ... (csv: any path,label)')
+    p.add_argument('--data', default='csv', metavar='NAME', help='data set: imagenet, k400, ssv2, coin, '
+                   'breakfast, lvu-scene, ucf101, hmdb51, ... (csv: any path,label)')
     p.add_argument('--split', type=splits, help='some of train,val,test (those that have a list)')
     p.add_argument('--prefix', help='folder that goes before each path (the folder of the data set)')
     p.add_argument('--suffix', default='', help='ending that goes behind each path')
-    p.add_argument('--decode', type=how_many, default=0, metavar='N', help='open N files per split, or all (0)')
+    p.add_argument('--decode', type=how_many, default=0, metavar='N',
+                   help='open N files, or all, per split (0)')
     p.add_argument('--windows', action='store_true', help='long videos: every line must give a duration')
     p.add_argument('--fold', type=int, choices=(1, 2, 3), default=1, help='ucf101, hmdb51: which split (1)')
     p.add_argument('--json', action='store_true', help='answer in JSON')
