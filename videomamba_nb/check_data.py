@@ -22,7 +22,7 @@ from .lists import _some, check_rows
 from .sources import read_pictures
 from .video import VideoError, read_frames, video_length
 
-# %% ../nbs/06b_check_data.ipynb #550e8d87
+# %% ../nbs/06b_check_data.ipynb #171b2572
 @dataclass
 class Report:
     "What is in a data set, and what is wrong with it."
@@ -49,10 +49,14 @@ class Report:
         lines += [f'problem: {o}' for o in self.problems] + [f'warning: {o}' for o in self.warnings]
         return '\n'.join(lines)
 
+# %% ../nbs/06b_check_data.ipynb #03d331ef
 def _size(o, counts):
     "One split in words."
-    words = [f'{o["samples"]} samples' + f' ({o["published"]} published)'*bool(o['published'])]
-    if counts: words.append(f'{len(counts)} classes of {min(counts.values())} to {max(counts.values())}')
+    words = [f'{o["samples"]} sample{"s"*(o["samples"] != 1)}']
+    if o['published']: words[0] += f' ({o["published"]} published)'
+    if counts:
+        ends = sorted({min(counts.values()),max(counts.values())})
+        words.append(f'{" to ".join(map(str, ends))} in each of {len(counts)} classes')
     if o['opened']: words.append(f'{o["opened"]} opened')
     return ', '.join([*words, o['file']])
 
@@ -96,7 +100,7 @@ def try_file(
     told = [str(o.message).removeprefix(f'{r.path}: ') for o in heard if r.path in str(o.message)]
     return '', '; '.join([*told[:1], *([odd] if odd else [])])
 
-# %% ../nbs/06b_check_data.ipynb #d9096733
+# %% ../nbs/06b_check_data.ipynb #a274d9eb
 def merged_names(
     paths:list, # Of files
 )->dict: # Base name -> paths, for names that occur more than once
@@ -113,10 +117,10 @@ def _raw(data, rows):
     how = f'make them with {data.name[4:]}_target'
     return [f'targets outside {low:.2f} to {high:.2f} ({len(odd)}): {_some(odd)}; {how}'] if odd else []
 
-def _lost(data, rows, root):
+def _lost(data, rows, root, show):
     "Problems with files that are not there."
     what = dict(missing='missing files', empty='files of 0 bytes', short='folders with too few pictures')
-    lost,told = lost_files(data, rows),[]
+    lost,told = lost_files(data, rows, show),[]
     for k,found in lost.items():
         if found: told.append(f'{what[k]} ({len(found)} of {len(rows)}): {_some([r.path for r in found])}')
     if lost['missing'] and (hint := hint_missing(lost['missing'], root)): told[0] += f'; {hint}'
@@ -142,7 +146,7 @@ def _decode(data, found, rows, decode, show):
     if odd: found.warnings.append(f'files to look at ({len(odd)} {n}): {"; ".join(odd)}')
     found.about['opened'] = len(tried)
 
-# %% ../nbs/06b_check_data.ipynb #0e0c4332
+# %% ../nbs/06b_check_data.ipynb #56f3254f
 def _check_split(data, folder, split, prefix, suffix, windows, fold, sep, decode, show):
     "Everything about one split."
     s,found = read_split(data, folder, split, windows, fold, sep),_Found(split)
@@ -151,7 +155,7 @@ def _check_split(data, folder, split, prefix, suffix, windows, fold, sep, decode
     for to,o in zip((found.problems,found.warnings), check_rows(s.rows, data.classes)): to += o
     base = Path(folder).parent if Path(folder).is_file() else folder
     found.rows,root = locate_rows(data, base, s.rows, split, prefix, suffix)
-    lost,gone = _lost(data, found.rows, root)
+    lost,gone = _lost(data, found.rows, root, show)
     found.problems += lost
     found.warnings += _raw(data, s.rows)
     if split != 'train' and (same := merged_names([r.path for r in found.rows])):
@@ -162,7 +166,7 @@ def _check_split(data, folder, split, prefix, suffix, windows, fold, sep, decode
     if decode != 0: _decode(data, found, [r for r in found.rows if r.path not in gone], decode, show)
     return found
 
-# %% ../nbs/06b_check_data.ipynb #d0f1d12b
+# %% ../nbs/06b_check_data.ipynb #dd0a44a6
 def _between(data, found):
     "Problems and warnings that show only between splits."
     problems,warn = [],[]
@@ -175,22 +179,27 @@ def _between(data, found):
         only = sorted(labels[f.split]-labels['train'])
         if data.classes != 0 and only:
             warn.append(f'classes in {f.split} without a sample in train ({len(only)}): {_some(only)}')
-    if train and data.classes and (none := sorted(set(range(data.classes))-labels['train'])):
-        warn.append(f'classes without a sample in train ({len(none)} of {data.classes}): {_some(none)}')
+    n = data.classes if data.classes is not None else 1+max(set().union(*labels.values()), default=-1)
+    if train and n and (none := sorted(set(range(n))-labels['train'])):
+        warn.append(f'classes without a sample in train ({len(none)} of {n}): {_some(none)}')
     return problems, warn
 
-def _splits_of(data, folder, splits, how):
-    "The splits to check: those asked for, or those that have a list, and a problem if there is none."
-    if splits is not None: return [splits] if isinstance(splits, str) else list(splits)
-    if Path(folder).is_file(): return ['train']
-    there = []
-    for o in ('train','val','test'):
-        try: there.append(o) if read_split(data, folder, o, **how) else None
-        except FileNotFoundError: pass
-        except ValueError: there.append(o)
-    return there or ['train']
+def _fill(report, data, found):
+    "Write what was found into a report."
+    for f in found:
+        counts = Counter(r.label for r in f.rows) if data.classes != 0 else {}
+        report.splits[f.split] = f.about
+        if counts: report.counts[f.split] = dict(sorted(counts.items()))
+        report.problems += [f'{f.split}: {o}' for o in f.problems]
+        report.warnings += [f'{f.split}: {o}' for o in f.warnings]
+    for to,o in zip((report.problems,report.warnings), _between(data, found)): to += o
 
-# %% ../nbs/06b_check_data.ipynb #91d5e57e
+def _wanted(splits, folder):
+    "The splits to look for."
+    if splits is None: return ['train'] if Path(folder).is_file() else ['train','val','test']
+    return [splits] if isinstance(splits, str) else list(splits)
+
+# %% ../nbs/06b_check_data.ipynb #02b4d18b
 def check_data(
     name:str | Dataset, # As for `find_dataset`
     folder:str | Path, # Where lists and files lie; or a list itself
@@ -207,16 +216,12 @@ def check_data(
     data = find_dataset(name)
     if decode is not None and decode < 0: raise ValueError(f'decode must be 0 or more, found {decode}')
     if windows and not data.long: raise ValueError(f'{data.name} has no windows: its lists give no duration')
-    report,found = Report(data.name, str(folder)),[]
-    for split in _splits_of(data, folder, splits, dict(windows=windows, fold=fold, sep=sep)):
-        try: f = _check_split(data, folder, split, prefix, suffix, windows, fold, sep, decode, show)
+    report,found,none = Report(data.name, str(folder)),[],[]
+    for split in _wanted(splits, folder):
+        try: found.append(_check_split(data, folder, split, prefix, suffix, windows, fold, sep, decode, show))
+        except FileNotFoundError as e: none.append(str(e))
         except (ValueError, OSError) as e: report.problems.append(str(e))
-        else:
-            found.append(f)
-            report.splits[split] = f.about
-            counts = Counter(r.label for r in f.rows)
-            if data.classes != 0: report.counts[split] = dict(sorted(counts.items()))
-            report.problems += [f'{split}: {o}' for o in f.problems]
-            report.warnings += [f'{split}: {o}' for o in f.warnings]
-    for to,o in zip((report.problems,report.warnings), _between(data, found)): to += o
+    if splits is None: none = none[:1] if len(none) == len(_wanted(None, folder)) else []
+    report.problems += none
+    _fill(report, data, found)
     return report

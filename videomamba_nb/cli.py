@@ -193,6 +193,7 @@ def doctor(
     from videomamba_nb.doctor import doctor
     return doctor(args.json)
 
+# %% ../nbs/70_cli.ipynb #d4c8a102
 def check_data(
     args, # folder, data, split, prefix, suffix, decode, windows, fold, json
 )->int: # Exit code
@@ -200,7 +201,8 @@ def check_data(
     from videomamba_nb.check_data import check_data
     how = {k: getattr(args, k) for k in ('prefix', 'suffix', 'windows', 'fold', 'decode')}
     report = check_data(args.data, args.folder, args.split, **how)
-    told(args, report.to_dict(), [repr(report)])
+    text = re.sub(r"\b(prefix|suffix)=('[^']*')", r'--\1 \2', repr(report)) # as it is said here
+    told(args, report.to_dict(), [text])
     return int(not report.ok)
 
 # %% ../nbs/70_cli.ipynb #ffb54b1b

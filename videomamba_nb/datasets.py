@@ -5,10 +5,12 @@
 # %% auto #0
 __all__ = ['VIEW_MEAN', 'LIKE_MEAN', 'locate_rows', 'hint_missing', 'lost_files', 'view_target', 'like_target', 'open_dataset']
 
-# %% ../nbs/06a_datasets.ipynb #3576bd89
+# %% ../nbs/06a_datasets.ipynb #ea7ab4ad
 import math
 import os
 from pathlib import Path
+
+from tqdm import tqdm
 
 from .annotations import Dataset, find_dataset, list_datasets, name_classes, read_split
 from .lists import _some, check_rows
@@ -59,7 +61,7 @@ def hint_missing(
             if os.path.exists(path): return text
     return ''
 
-# %% ../nbs/06a_datasets.ipynb #6e4b5472
+# %% ../nbs/06a_datasets.ipynb #ab542ba9
 def _state(data, r, template='img_{:05}.jpg'):
     "What is wrong with a file or a folder of frames before it is opened, or nothing."
     try: size = os.stat(r.path).st_size
@@ -72,10 +74,11 @@ def _state(data, r, template='img_{:05}.jpg'):
 def lost_files(
     data:Dataset, # From the table
     rows:list, # Of `Row`, with full paths
+    show:bool=False, # Show a progress bar on a terminal
 )->dict: # 'missing', 'empty', and 'short' for frame folders: rows
     "Which files are not there, hold nothing, or are folders with fewer pictures than the list says."
     found = {'missing': [], 'empty': [], 'short': []}
-    for r in rows:
+    for r in tqdm(rows, desc='looking for files', disable=None if show else True):
         if state := _state(data, r): found[state].append(r)
     return found
 

@@ -154,7 +154,7 @@ def check_lists(
         except ValueError as e: assert 'wrong, line 2' in str(e), f'{text!r}: {e} names no line'
         else: raise AssertionError(f'{text!r} was read as {found}')
 
-# %% ../nbs/01a_lists.ipynb #4982fcb0
+# %% ../nbs/01a_lists.ipynb #584f64ab
 def _some(names, n=5):
     "The first few names, and how many more there are."
     names = list(names)
@@ -169,8 +169,10 @@ def check_rows(
     def tell(to, found, text): to += [f'{text} ({len(found)}): {_some(found)}'] if found else []
     if classes != 0:
         tell(problems, [f'{r.label} ({r.where})' for r in rows if r.label < 0], 'negative labels')
-        tell(problems, [f'{r.label} ({r.where})' for r in rows if classes and r.label >= classes],
-             f'labels above {(classes or 0)-1}, the last of {classes} classes counted from 0')
+    if classes:
+        high = [f'{r.label} ({r.where})' for r in rows if r.label >= classes]
+        one = '; perhaps they count from 1'*({0,classes} & {r.label for r in rows} == {classes})
+        tell(problems, high, f'labels above {classes-1}, the last of {classes} classes counted from 0{one}')
     tell(problems, [r.path for r in rows if re.match(r'[a-z0-9]+://', r.path)],
          'paths in a remote store: copy the files to a disk, and list them as they lie there')
     seen,twice,again = {},[],[] # pairs of rows
