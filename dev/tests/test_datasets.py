@@ -335,7 +335,7 @@ def test_command(home, films, tmp_path, capsys):
     put(tmp_path/'train.csv', f'{films}/a.mp4,0\n')
     assert run(tmp_path) == 0
     out,err = capsys.readouterr()
-    assert out.startswith(f'csv in {tmp_path}: no problems\n') and 'train  1 sample, 1 in each of 1 classes' in out and err == ''
+    assert out.startswith(f'csv in {tmp_path}: no problems\n  train  1 sample, 1 in each of 1 classes') and err == ''
     assert run(home/'ssv2', '--data', 'ssv2', '--split', 'val', '--json') == 1
     report = json.loads(capsys.readouterr().out)
     assert not report['ok'] and list(report['splits']) == ['val'] and 'missing files (2 of 2)' in report['problems'][0]
