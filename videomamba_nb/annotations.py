@@ -91,13 +91,15 @@ def find_dataset(
     close = f'; close to it: {", ".join(near)}' if near else ''
     raise ValueError(f'no data set is called {name!r}{close}; known: {", ".join(o.name for o in _TABLE)}')
 
-# %% ../nbs/06_annotations.ipynb #7a36e8eb
+# %% ../nbs/06_annotations.ipynb #6e4b457e
 _NAMES = {'train': ('train',), 'val': ('val','valid','validation'), 'test': ('test',)}
 _PLACES,_ENDS = ('','meta','annotations','lists'),('.csv','.txt','.list')
 
 def _first(folder, places, names):
     "The first of some files that is there, or None."
     return next((p for o in places for n in names if (p := Path(folder)/o/n).is_file()), None)
+
+def _base(folder): return Path(folder).parent if Path(folder).is_file() else Path(folder)
 
 def _none(folder, what, names):
     "The error for a list that is not there."

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Report', 'spread', 'try_file', 'merged_names', 'check_data']
 
-# %% ../nbs/06b_check_data.ipynb #52967017
+# %% ../nbs/06b_check_data.ipynb #c4fda783
 import json
 import os
 import warnings
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from .annotations import Dataset, find_dataset, read_split
+from .annotations import Dataset, _base, find_dataset, name_classes, read_split
 from .datasets import LIKE_MEAN, VIEW_MEAN, hint_missing, locate_rows, lost_files
 from .lists import _some, check_rows
 from .sources import read_pictures
@@ -146,15 +146,14 @@ def _decode(data, found, rows, decode, show):
     if odd: found.warnings.append(f'files to look at ({len(odd)} {n}): {"; ".join(odd)}')
     found.about['opened'] = len(tried)
 
-# %% ../nbs/06b_check_data.ipynb #56f3254f
+# %% ../nbs/06b_check_data.ipynb #246f8625
 def _check_split(data, folder, split, prefix, suffix, windows, fold, sep, decode, show):
     "Everything about one split."
     s,found = read_split(data, folder, split, windows, fold, sep),_Found(split)
     if s.wrong: found.problems.append(f'lines that cannot be read ({len(s.wrong)}): {"; ".join(s.wrong[:3])}')
     if not s.rows: found.problems.append(f'{s.file} holds no samples')
     for to,o in zip((found.problems,found.warnings), check_rows(s.rows, data.classes)): to += o
-    base = Path(folder).parent if Path(folder).is_file() else folder
-    found.rows,root = locate_rows(data, base, s.rows, split, prefix, suffix)
+    found.rows,root = locate_rows(data, _base(folder), s.rows, split, prefix, suffix)
     lost,gone = _lost(data, found.rows, root, show)
     found.problems += lost
     found.warnings += _raw(data, s.rows)
@@ -166,7 +165,7 @@ def _check_split(data, folder, split, prefix, suffix, windows, fold, sep, decode
     if decode != 0: _decode(data, found, [r for r in found.rows if r.path not in gone], decode, show)
     return found
 
-# %% ../nbs/06b_check_data.ipynb #dd0a44a6
+# %% ../nbs/06b_check_data.ipynb #e9dbc3a1
 def _between(data, found):
     "Problems and warnings that show only between splits."
     problems,warn = [],[]
@@ -174,7 +173,7 @@ def _between(data, found):
     labels = {f.split: {r.label for r in f.rows} for f in found}
     for f in found:
         if train is None or f is train: continue
-        both = {r.path for r in train.rows} & {r.path for r in f.rows}
+        both = {os.path.normpath(r.path) for r in train.rows} & {os.path.normpath(r.path) for r in f.rows}
         if both: problems.append(f'files in train and {f.split} ({len(both)}): {_some(sorted(both))}')
         only = sorted(labels[f.split]-labels['train'])
         if data.classes != 0 and only:
@@ -183,6 +182,16 @@ def _between(data, found):
     if train and n and (none := sorted(set(range(n))-labels['train'])):
         warn.append(f'classes without a sample in train ({len(none)} of {n}): {_some(none)}')
     return problems, warn
+
+# %% ../nbs/06b_check_data.ipynb #368a9d29
+def _unnamed(data, folder, found):
+    "Problems with the file that names the classes."
+    rows = [r for f in found for r in f.rows if r.label >= 0]
+    try: names = name_classes(data, _base(folder), rows)
+    except ValueError as e: return [str(e)]
+    if data.classes is not None: return []
+    high = sorted({r.label for r in rows if r.label >= len(names)})
+    return [f'labels without a name, of {len(names)} ({len(high)}): {_some(high)}'] if high else []
 
 def _fill(report, data, found):
     "Write what was found into a report."
@@ -199,7 +208,7 @@ def _wanted(splits, folder):
     if splits is None: return ['train'] if Path(folder).is_file() else ['train','val','test']
     return [splits] if isinstance(splits, str) else list(splits)
 
-# %% ../nbs/06b_check_data.ipynb #02b4d18b
+# %% ../nbs/06b_check_data.ipynb #d0056ddb
 def check_data(
     name:str | Dataset, # As for `find_dataset`
     folder:str | Path, # Where lists and files lie; or a list itself
@@ -224,4 +233,5 @@ def check_data(
     if splits is None: none = none[:1] if len(none) == len(_wanted(None, folder)) else []
     report.problems += none
     _fill(report, data, found)
+    report.problems += _unnamed(data, folder, found)
     return report

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['VIEW_MEAN', 'LIKE_MEAN', 'locate_rows', 'hint_missing', 'lost_files', 'view_target', 'like_target', 'open_dataset']
 
-# %% ../nbs/06a_datasets.ipynb #ea7ab4ad
+# %% ../nbs/06a_datasets.ipynb #ece8014b
 import math
 import os
 from pathlib import Path
 
 from tqdm import tqdm
 
-from .annotations import Dataset, find_dataset, list_datasets, name_classes, read_split
+from .annotations import Dataset, _base, find_dataset, list_datasets, name_classes, read_split
 from .lists import _some, check_rows
 from .sources import FrameFolders, ListedVideos, Pictures, VideoWindows
 
@@ -32,13 +32,14 @@ def locate_rows(
     root = next(filter(there, roots), next((o for o in roots if o.exists()), roots[0]))
     return [r._replace(path=os.path.join(root, r.path+suffix)) for r in rows], root
 
-# %% ../nbs/06a_datasets.ipynb #4dda3d87
-_ENDINGS = ('.mp4','.avi','.webm','.mkv','.mov','.JPEG','.jpg','.png')
+# %% ../nbs/06a_datasets.ipynb #8638dfd1
+_ENDINGS = ('.mp4','.avi','.webm','.mkv','.mov','.MP4','.AVI','.JPEG','.jpg','.png')
 
 def _guesses(path, name, root):
     "Where a missing file may be, and what to do if it is there."
     for end in _ENDINGS:
         yield path+end, f"with {end} behind their names they are there: pass suffix='{end}'"
+    yield path.replace('\\', '/'), 'the list has \\ between folders: write / instead'
     for end in _ENDINGS:
         bare,said = os.path.splitext(path)
         yield bare+end, f'the files end in {end}, the list says {said}'
@@ -128,7 +129,7 @@ def _how(data, split, windows, names, how):
         if mode == 'test': base |= dict(zip(('num_clips','num_crops'), data.views))
     return base | how
 
-# %% ../nbs/06a_datasets.ipynb #dee2c09c
+# %% ../nbs/06a_datasets.ipynb #de1fdcf9
 def open_dataset(
     name:str | Dataset, # As for `find_dataset`
     folder:str | Path, # Where lists and files lie; or a list itself
@@ -147,7 +148,7 @@ def open_dataset(
     wrong = found.wrong+check_rows(found.rows, data.classes)[0]
     if wrong: raise ValueError('; '.join(wrong[:3]) + f'; and {len(wrong)-3} more'*(len(wrong) > 3))
     if not found.rows: raise ValueError(f'{found.file} holds no samples')
-    base = Path(folder).parent if Path(folder).is_file() else folder
+    base = _base(folder)
     names = classes or found.names or name_classes(data, base, _all_rows(data, folder, found.rows))
     rows,root = locate_rows(data, base, found.rows, split, prefix, suffix)
     _check_there(data, rows, root, found.file)

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['Row', 'scan_rows', 'read_rows', 'check_lists', 'check_rows']
 
-# %% ../nbs/01a_lists.ipynb #7abb1574
+# %% ../nbs/01a_lists.ipynb #de9acc8d
 import csv
 import math
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -154,7 +155,7 @@ def check_lists(
         except ValueError as e: assert 'wrong, line 2' in str(e), f'{text!r}: {e} names no line'
         else: raise AssertionError(f'{text!r} was read as {found}')
 
-# %% ../nbs/01a_lists.ipynb #584f64ab
+# %% ../nbs/01a_lists.ipynb #7ca1b4f9
 def _some(names, n=5):
     "The first few names, and how many more there are."
     names = list(names)
@@ -177,7 +178,8 @@ def check_rows(
          'paths in a remote store: copy the files to a disk, and list them as they lie there')
     seen,twice,again = {},[],[] # pairs of rows
     for r in rows:
-        if (a := seen.setdefault(r.path, r)) is not r: (again if a.label == r.label else twice).append((a, r))
+        a = seen.setdefault(os.path.normpath(r.path), r)
+        if a is not r: (again if a.label == r.label else twice).append((a, r))
     tell(problems, [f'{a.path} ({a.label} in line {a.line}, {b.label} in line {b.line})' for a,b in twice],
          'files with two labels')
     tell(warnings, [f'{a.path} (lines {a.line} and {b.line})' for a,b in again], 'lines that say nothing new')

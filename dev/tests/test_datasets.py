@@ -242,6 +242,7 @@ def test_oddities_are_warned_of(films, tmp_path):
     put(tmp_path/'train.csv', 'cam1/P03_tea.avi,0\ncam1/P03_tea.avi,0\n')
     put(tmp_path/'test.csv', 'cam1/P03_tea.avi,0\ncam2/P03_tea.avi,1\n')
     r = check_data('breakfast', tmp_path, show=False)
+    assert [r.splits[o]['published'] for o in ('train', 'test')] == [1577, 0] and r.splits['test']['samples'] == 2
     words = ('nothing new (1)', 'merged by the official test (1): P03_tea', 'without a sample in train (1): 1',
              '(9 of 10): 1, 2')
     assert [any(w in o for o in r.warnings) for w in words] == [True]*4 and len(r.warnings) == 4
@@ -269,7 +270,30 @@ def test_damaged_files_are_found(films, tmp_path):
     r = check_data('csv', tmp_path, decode=None, show=False)
     assert r.splits['train']['opened'] == 3 and len(r.problems) == 1 and 'text.mp4 is not a video' in r.problems[0]
     assert len(r.warnings) == 1 and 'cut.mkv cut short or damaged' in r.warnings[0]
-    assert try_file(find_dataset('csv'), Row(str(tmp_path/'a.mp4'), 0, duration=2.)) == ('', '')
+
+@pytest.mark.parametrize('name,duration,odd', [('a.mp4', 2., False), ('a.mp4', 2.9, False), ('a.mp4', 1.1, False),
+    ('a.mp4', 3.1, True), ('a.mp4', .9, True), ('long.mp4', 101.9, False), ('long.mp4', 103., True),
+    ('long.mp4', 97., True)])
+def test_durations_are_compared(films, name, duration, odd):
+    why,found = try_file(find_dataset('coin'), Row(str(films/name), 0, duration=duration))
+    assert why == '' and bool(found) == odd and (not odd or f'the list says {duration:g} s, the file has' in found)
+
+def test_raw_targets_are_warned_of(films, tmp_path):
+    for name,good,bad in (('lvu-like', [-9.138, 0, .861], [-9.2, .95]),
+                          ('lvu-view', [-11.76, 0, 12.], [-11.8, 13., 128000.])):
+        put(tmp_path/name/'train.csv', ''.join(f'{films}/a.mp4?{y},{y}\n' for y in good))
+        assert not check_data(name, tmp_path/name).warnings
+        put(tmp_path/name/'train.csv', ''.join(f'{films}/a.mp4?{y},{y}\n' for y in good+bad))
+        text, = check_data(name, tmp_path/name).warnings
+        assert f'({len(bad)})' in text and f'make them with {name[4:]}_target' in text
+
+def test_names_of_classes(films, tmp_path):
+    put(tmp_path/'train.csv', f'{films}/a.mp4,0\n{films}/b.mkv,2\n')
+    put(tmp_path/'classes.txt', 'cat\r\nred dog\n\n')
+    assert check_data('csv', tmp_path).problems == ['labels without a name, of 2 (1): 2']
+    put(tmp_path/'classes.txt', 'cat\r\nred dog\n\nelk')
+    assert open_dataset('csv', tmp_path, **SMALL).classes == ('cat', 'red dog', 'elk') and check_data('csv', tmp_path).ok
+    assert any('names 3 classes, coin has 180' in o for o in check_data('coin', tmp_path).problems)
 
 def test_folders_of_frames_are_counted(home, tmp_path):
     put(tmp_path/'train.csv', f'{home}/folders/78 6 0\n{home}/folders/000123 30 0\n{home}/folders/train.csv 3 0\n')
