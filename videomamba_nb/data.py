@@ -4,10 +4,9 @@
 
 # %% auto #0
 __all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'sample_frames', 'read_video', 'resize_short', 'crop', 'center_crop', 'view_crop',
-           'random_crop', 'normalize', 'denormalize', 'read_list', 'VideoDataset']
+           'random_crop', 'normalize', 'denormalize', 'VideoDataset']
 
 # %% ../nbs/02_data.ipynb #708c813e
-import csv
 import math
 import os
 from pathlib import Path
@@ -18,6 +17,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
+from .lists import read_rows
 from .video import VideoError, read_frames, video_length, write_video
 
 # %% ../nbs/02_data.ipynb #10a3cafa
@@ -186,12 +186,13 @@ def denormalize(
 
 # %% ../nbs/02_data.ipynb #0163cf1f
 def read_list(
-    path, # A text file, one `path,label` or `path label` per line
+    path, # A text file, one `path,label` or `path label` per line; columns behind these are left out
     root=None, # Folder that the paths start from; the folder of the list if left out
-    sep:str|None=None, # `','` or `' '`; seen from the first line if left out
+    sep:str|None=None, # `','`, `' '` or tab; seen from the first lines if left out
 )->list: # (path, label) pairs for `VideoDataset`
     "Read an annotation list, or raise `ValueError` naming the line that is wrong."
     root = Path(path).parent if root is None else Path(root)
+<<<<<<< /tmp/tmp0rwau46s/a
     text,out = Path(path).read_text(encoding='utf-8-sig').splitlines(),[]
     lines = [(i,o.strip()) for i,o in enumerate(text, 1) if o.strip()]
     sep = sep or (',' if lines and ',' in lines[0][1] else ' ')
@@ -204,6 +205,9 @@ def read_list(
             raise ValueError(f'{path}, line {i}: expected "path{sep}whole number", found {line!r}') from e
     if not out: raise ValueError(f'{path} holds no samples')
     return out
+=======
+    return [(os.fspath(root/r.path),r.label) for r in read_rows(path, sep=sep, more=True)]
+>>>>>>> /tmp/tmp0rwau46s/c
 
 # %% ../nbs/02_data.ipynb #63c2c7ac
 class _Views(Dataset):

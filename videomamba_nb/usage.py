@@ -218,7 +218,7 @@ def add_rest(
     p.add_argument('--json', action='store_true', help='answer in JSON')
 
 # %% ../nbs/68_usage.ipynb #37b55d3e
-GROUPS = {'begin': ('demo', 'doctor'), 'published weights': ('weights',),
+GROUPS = {'begin': ('demo', 'doctor', 'check-data'), 'published weights': ('weights',),
           'use a model': ('classify', 'features', 'evaluate', 'export'),
           'make and understand one': ('train', 'explore')}
 
@@ -226,14 +226,17 @@ def overview(
     commands:dict, # Name -> parser
 )->str: # Text
     "All commands with their first sentence, in groups."
-    line = lambda name: f'  {name:9} {commands[name].description.splitlines()[0]}'
-    groups = ['\n'.join([f'{title}:', *map(line, names)]) for title,names in GROUPS.items()]
+    line = lambda name: f'  {name:10} {commands[name].description.splitlines()[0]}'
+    here = {title: [o for o in names if o in commands] for title,names in GROUPS.items()}
+    groups = ['\n'.join([f'{title}:', *map(line, names)]) for title,names in here.items()]
     start = ('start with:\n  videomamba demo\n  videomamba weights --data k400\n'
              'and read on with:\n  videomamba COMMAND --help')
     return '\n\n'.join([*groups, start])
 
 # %% ../nbs/68_usage.ipynb #a1ce44dc
-def build_parser()->argparse.ArgumentParser: # For `main`
+def build_parser(
+    *more, # Functions like `add_weights`, for commands that are described elsewhere
+)->argparse.ArgumentParser: # For `main`
     "All commands and their arguments."
     about = 'Video understanding with a bidirectional state-space model.'
     how = dict(description=about, usage='videomamba [-h] [--version] COMMAND ...', formatter_class=_PLAIN)
@@ -241,6 +244,6 @@ def build_parser()->argparse.ArgumentParser: # For `main`
     top.add_argument('--version', action='version', version=__version__)
     add = top.add_subparsers(prog='videomamba', dest='command', metavar='COMMAND', required=True,
                              help=argparse.SUPPRESS)
-    for o in (add_weights, add_answers, add_features, add_export, add_train, add_rest): o(add)
+    for o in (add_weights, add_answers, add_features, add_export, add_train, add_rest, *more): o(add)
     top.epilog = overview(add.choices)
     return top

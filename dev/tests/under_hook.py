@@ -25,12 +25,12 @@ import numpy as np
 import torch
 
 import videomamba_nb
-from videomamba_nb import adapt, augment, block_cpu, block_ops, bmamba, build, checkpoint, cli, commands, contract
-from videomamba_nb import core, data, demo, digits, evaluate, explorer, export, features, flops, inference, loading
-from videomamba_nb import lookup, model, objective, onnx_export, parallel, pieces, policy, pretrained, protocol
-from videomamba_nb import published, reading, recipe, saving, scan, scan_chunked, scan_cpu, scan_order, scan_triton
-from videomamba_nb import scan_triton_bwd, ssm, step, streaming, torch_file, train, triton_kernels, usage, video, viz
-from videomamba_nb import weights, zoo
+from videomamba_nb import adapt, annotations, augment, block_cpu, block_ops, bmamba, build, check_data, checkpoint
+from videomamba_nb import cli, commands, contract, core, data, datasets, demo, digits, evaluate, explorer, export
+from videomamba_nb import features, flops, inference, lists, loading, lookup, model, objective, onnx_export, parallel
+from videomamba_nb import pieces, policy, pretrained, protocol, published, reading, recipe, saving, scan, scan_chunked
+from videomamba_nb import scan_cpu, scan_order, scan_triton, scan_triton_bwd, sources, ssm, step, streaming
+from videomamba_nb import torch_file, train, triton_kernels, usage, usage_data, video, viz, weights, zoo
 
 del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
 
@@ -95,6 +95,44 @@ def call_data(tmp):
     plain = lambda clip, size, rng: data.normalize(data.random_crop(clip, size, rng))
     data.VideoDataset(samples, 2, 16, mode='train', augment=plain, copies=2)[0]
     ds[0], ds.frames(0, rng), len(ds), data.VideoDataset(samples, 2, 16, mode='test', num_clips=2, num_crops=3)[0]
+
+def call_lists_and_sources(tmp):
+    path,folder = call_video(tmp),tmp/'frames'
+    (tmp/'l.csv').write_text('clip.mp4,1,2.5\n')
+    rows,_ = lists.scan_rows(str(tmp/'l.csv'), [('path', 'label'), ('path', 'label', 'duration')], ',')
+    lists.read_rows(tmp/'l.csv', more=True), lists.check_rows(rows, 2), lists.check_rows(rows), rows[0].where
+    lists.check_lists(lambda p: [r[:2] for r in lists.read_rows(p)], tmp)
+    folder.mkdir()
+    for i in range(1, 5): plt.imsave(folder/f'img_{i:05}.jpg', np.zeros((24, 32, 3), dtype=np.uint8))
+    row,pic,how = rows[0]._replace(path=str(path), frames=4),str(folder/'img_00001.jpg'),dict(num_frames=2, size=16)
+    sources.sample_folder(9, 4, 'train', rng=np.random.default_rng(0)), sources.sample_window(0, 9, 4, 'test', 1, 2)
+    sources.time_windows(2, .5, .5, .1), sources.frame_span('a', 9, 3., 0, 2.), sources.read_pictures([pic, Path(pic)])
+    sources.center_picture(sources.read_pictures([pic]), 16)
+    for ds in (sources.ListedVideos([row], True, **how), sources.VideoWindows([row], 1., 1., .5, **how),
+               sources.FrameFolders([row._replace(path=str(folder))], **how)):
+        ds[0], ds.frames(0), ds.whole(0), ds.in_memory()
+    still = sources.Pictures([row._replace(path=pic)], 16)
+    still[0], still.frames(0), still.whole(0)
+    sources.check_dataset(lambda mode: sources.VideoWindows([row], mode=mode, **how), (3, 2, 16, 16))
+
+def call_datasets(tmp):
+    call_video(tmp)
+    assert all(annotations.find_dataset(o.name).columns for o in annotations.list_datasets())
+    repr(annotations.list_datasets()), datasets.view_target(9), datasets.like_target(3., 1)
+    (tmp/'train.csv').write_text('clip.mp4 1\ngrey.mp4 0\n')
+    csv = annotations.find_dataset('csv')
+    annotations.find_list(str(tmp), 'train'), annotations.name_classes(csv, tmp, [])
+    rows = annotations.read_split(csv, tmp).rows
+    (tmp/'classInd.txt').write_text('1 Bowling\n')
+    (tmp/'trainlist01.txt').write_text('Bowling/a.avi 1\n')
+    (tmp/'wave_test_split1.txt').write_text('a.avi 1\n')
+    annotations.ucf_rows(tmp, 'train'), annotations.hmdb_rows(str(tmp), 'train')
+    found,root = datasets.locate_rows(csv, tmp, rows, prefix=str(tmp))
+    datasets.lost_files(csv, found), datasets.hint_missing(found, root)
+    datasets.open_dataset('csv', str(tmp), num_frames=2, size=16)[0], datasets.open_dataset(csv, tmp/'train.csv', size=16)
+    for o in ('train', ['train'], None): report = check_data.check_data('csv', tmp, o, decode=None, show=False)
+    repr(report), report.ok, report.to_dict(), check_data.merged_names(['a', 'b/a'])
+    check_data.spread(9, 2), check_data.try_file(csv, found[0])
 
 def call_digits(tmp):
     rng = np.random.default_rng(0)
@@ -460,7 +498,8 @@ def call_lookup_and_commands(tmp):
 
 def call_usage(tmp):
     usage.views('4x3'), usage.at_least_one('5'), usage.span('2s'), usage.several('a,b')
-    usage.build_parser().parse_args(['weights'])
+    usage.build_parser().parse_args(['weights']), usage_data.splits('train'), usage_data.how_many('all')
+    usage.build_parser(usage_data.add_check_data).parse_args(['check-data', 'a'])
 
 def call_demo_and_cli(tmp):
     config = recipe.TrainConfig(epochs=1, batch_size=4)
@@ -482,6 +521,7 @@ def call_demo_and_cli(tmp):
                  ['features', clip, *official, '--out', str(tmp/'kept'), '--window', '1s', '--stride', '.5s'],
                  ['classify', clip, *official, '--labels', str(tmp/'eight.txt')],
                  ['classify', clip, *weights], ['classify', clip, '--json', *weights],
+                 ['check-data', str(listed), '--decode', '1'],
                  ['evaluate', str(listed), '--views', '2x1', *weights], ['doctor'], ['doctor', '--json'],
                  ['explore', clip, '--out', str(tmp/'page.html'), '--size', '2', '2', '2'],
                  ['train', str(listed), '--out', str(tmp/'run2'), '--classes', str(tmp/'names.txt'), *small]):
