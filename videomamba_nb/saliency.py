@@ -194,7 +194,7 @@ def attention_maps(
         maps.append(model.reading.maps_home(i, [_class_rows(layer.mixer, *o) for o in passes]))
     return torch.stack(maps).unflatten(-1, model.grid)
 
-# %% ../nbs/43_saliency.ipynb #6f4f20ed
+# %% ../nbs/43_saliency.ipynb #e910f8d9
 def _home_matrix(model, f, M):
     "A matrix (b, m, m) in reading order f -> frame by frame."
     for _ in range(2): M = model.reading.move(M, f, 0).transpose(1, 2)
@@ -209,17 +209,18 @@ def rollout(
     total = None
     for i,(layer,passes) in enumerate(zip(model.layers, layer_inputs(model, x))):
         each = [hidden_attention(layer.mixer, *o).sum(0) for o in passes]
-        M = torch.stack([_home_matrix(model, f, o) for o,(f,_) in zip(each, model.reading.passes[i])]).mean(0)
+        paths = [f for f,_ in model.reading.passes[i]]
+        M = torch.stack([_home_matrix(model, f, o) for f,o in zip(paths, each)]).mean(0)
         R = (M/M.sum(-1, keepdim=True) + torch.eye(M.shape[-1]).to(M))/2
         total = R if total is None else R @ total
     return total[:,0,1:].unflatten(-1, model.grid)
 
-# %% ../nbs/43_saliency.ipynb #039cc28c
+# %% ../nbs/43_saliency.ipynb #83c330e8
 def _token_number(model, token):
     "0 for the class token, else 1 + the place; `ValueError` for one that is not there."
     if token is None: return 0
     if len(token) != len(model.grid) or not all(0 <= o < n for o,n in zip(token, model.grid)):
-        raise ValueError(f'token must be a place on the grid {model.grid}, found {token}; None is the class token')
+        raise ValueError(f'token must be on the grid {model.grid}, found {token}; None is the class token')
     return 1+torch.arange(math.prod(model.grid)).view(model.grid)[tuple(token)].item()
 
 def receptive_field(

@@ -44,7 +44,7 @@ CHANGES = { # name -> function (frames, generator) -> which old frame stands whe
     'fours shuffled': _fours_shuffled,
     'shuffled in fours': lambda t, rng: np.concatenate([rng.permutation(o) for o in _fours(t)])}
 
-# %% ../nbs/43a_sensitivity.ipynb #e2a283e2
+# %% ../nbs/43a_sensitivity.ipynb #dee8d9a1
 def _frame_order(change, t, seed, i):
     "Which old frame stands where in clip i; `ValueError` for an unknown name or an order that does not fit."
     if not callable(change) and change not in CHANGES:
@@ -53,7 +53,7 @@ def _frame_order(change, t, seed, i):
     order = np.asarray(fn(t, np.random.default_rng([seed, i])))
     if order.shape != (t,) or order.dtype.kind != 'i' or order.min() < -1 or order.max() >= t:
         raise ValueError(f'a change must give {t} numbers from -1 to {t-1}, found {order}')
-    return torch.tensor(order)
+    return torch.tensor(order.copy(), dtype=torch.int64)
 
 def _colour(values, x): return torch.tensor(values).view(1, -1, 1, 1, 1).to(x)
 
@@ -64,12 +64,12 @@ def change_frames(
     first:int=0, # Number of the first clip
 )->Float[Tensor,'b 3 t h w']: # Clips of the same size
     "Put other frames in the places of a clip's frames; `ValueError` for an unknown change."
-    orders = torch.stack([_frame_order(change, x.shape[2], seed, first+i) for i in range(len(x))]).to(x.device)
-    at = orders[:,None,:,None,None]
+    orders = [_frame_order(change, x.shape[2], seed, first+i) for i in range(len(x))]
+    at = torch.stack(orders).to(x.device)[:,None,:,None,None]
     out = x.gather(2, at.clamp(min=0).expand_as(x))
     return torch.where(at < 0, -_colour(IMAGENET_MEAN, x)/_colour(IMAGENET_STD, x), out)
 
-# %% ../nbs/43a_sensitivity.ipynb #91663e2c
+# %% ../nbs/43a_sensitivity.ipynb #2b7a2ad2
 class ChangedClips(Dataset):
     "A data set of (clip, label) with its frames changed."
     def __init__(self,
@@ -85,6 +85,7 @@ class ChangedClips(Dataset):
         x,y = self.data[i]
         return change_frames(x[None], self.change, self.seed, i)[0],y
 
+# %% ../nbs/43a_sensitivity.ipynb #906421c8
 def sensitivity(
     model:VideoMamba, # In eval mode afterwards
     data:Dataset, # Of (clip, label)
@@ -94,7 +95,8 @@ def sensitivity(
 )->Float[Tensor,'s']: # Accuracy for each seed, from 0 to 1
     "How often the model is right about changed clips."
     if not len(seeds): raise ValueError('expected at least one seed')
-    return torch.tensor([topk_accuracy(*view_probs(model, ChangedClips(data, change, s), **kwargs)) for s in seeds])
+    views = [view_probs(model, ChangedClips(data, change, s), **kwargs) for s in seeds]
+    return torch.tensor([topk_accuracy(*o) for o in views])
 
 def frame_sensitivity(
     model:VideoMamba, # In eval mode afterwards
@@ -106,20 +108,20 @@ def frame_sensitivity(
     "`sensitivity` to every change."
     return {k: sensitivity(model, data, o, seeds, **kwargs) for k,o in (changes or CHANGES).items()}
 
-# %% ../nbs/43a_sensitivity.ipynb #15c5fc6a
+# %% ../nbs/43a_sensitivity.ipynb #c2ccba67
 def _pixels(model, places):
     "A mask of places (b, *grid) -> a mask of pixels (b, 1, *size)."
     proj = model.patch_embed.proj
     if proj.kernel_size != proj.stride: raise ValueError('patches that overlap cannot be covered one by one')
     for i,n in enumerate(proj.stride): places = places.repeat_interleave(n, 1+i)
-    short = [n-m for n,m in zip(model.input_shape[1:], places.shape[1:])] # pixels no patch reads
+    short = [n-m for n,m in zip(model.input_shape[1:], places.shape[1:])] # what no patch reads
     return F.pad(places[:,None], [o for n in reversed(short) for o in (0, n)])
 
 def cover(
     model:VideoMamba, # Says where its places lie; patches must not overlap
     x:Float[Tensor,'b c *thw'], # Clips or pictures
     places:Bool[Tensor,'b *grid'], # Which to cover
-    fill:Float[Tensor,'...'] | None=None, # What to paint, of a size that spreads to `x`; mean colour if left out
+    fill:Float[Tensor,'...'] | None=None, # What to paint, spread to the size of `x`; mean colour if left out
 )->Float[Tensor,'b c *thw']: # Covered
     "Paint over places of the token grid; `ValueError` if they do not fit."
     if places.shape != (len(x), *model.grid):
@@ -159,7 +161,7 @@ def occlusion_maps(
     falls = [score(x)-score(cover(model, x, o.expand(len(x), *model.grid), fill)) for o in one]
     return torch.stack(falls, 1).view(-1, *model.grid)
 
-# %% ../nbs/43a_sensitivity.ipynb #bbfd6cc0
+# %% ../nbs/43a_sensitivity.ipynb #bdd86653
 @torch.no_grad()
 def removal_curve(
     model:VideoMamba, # In eval mode
@@ -173,9 +175,10 @@ def removal_curve(
 )->Float[Tensor,'s']: # Accuracy after each step, from untouched to all covered, or back
     "Cover the places of a map from the highest on, and watch the accuracy."
     if not maps.isfinite().all(): raise ValueError('the maps are not finite: look for nan in the input')
-    order = maps.flatten(1).argsort(1, descending=True, stable=True)
+    order = maps.flatten(1).argsort(dim=1, descending=True, stable=True)
     rank,n,right = order.argsort(1).view_as(maps),order.shape[1],torch.zeros(steps+1)
-    fill = x.mean(tuple(range(2, x.ndim)), keepdim=True) if fill is None else fill.expand(len(x), *fill.shape[1:])
+    if fill is None: fill = x.mean(tuple(range(2, x.ndim)), keepdim=True)
+    fill = fill.expand(len(x), *fill.shape[1:])
     for i in torch.arange(len(x)).split(batch_size):
         for s in range(steps+1):
             gone = (rank[i] < round(n*s/steps)) ^ insert

@@ -1,9 +1,10 @@
-"""Does a map tell the truth? Deletion and insertion curves of every map, for all test clips, with several paints.
+"""What does the shipped model need? Accuracy with changed frames, and with covered places, for all test clips.
 
     python dev/experiments/saliency.py            400 clips: about ten minutes on one core
     python dev/experiments/saliency.py --quick    16 clips and one random draw, to try it out
 
-One row per paint, map, curve, draw and share of the places; `nbs/43a_sensitivity.ipynb` shows the table.
+`sensitivity.csv` has a row per change of the frames and draw; `saliency.csv` one per paint, map, curve, draw and share of
+the places. `nbs/43a_sensitivity.ipynb` shows both.
 """
 import argparse
 import csv
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch.utils.data import TensorDataset
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT/'dev'/'bench')]
@@ -22,7 +24,13 @@ from videomamba_nb.digits import moving_digits  # noqa: E402
 from videomamba_nb.evaluate import look, shipped_weights  # noqa: E402
 from videomamba_nb.model import load_model  # noqa: E402
 from videomamba_nb.saliency import attention_maps, rollout  # noqa: E402
-from videomamba_nb.sensitivity import change_frames, gradient_maps, occlusion_maps, removal_curve  # noqa: E402
+from videomamba_nb.sensitivity import (  # noqa: E402
+    change_frames,
+    frame_sensitivity,
+    gradient_maps,
+    occlusion_maps,
+    removal_curve,
+)
 
 STEPS = 8
 
@@ -54,29 +62,49 @@ def all_maps(model, x, fill, draws):
     return maps
 
 
-def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--quick', action='store_true', help='few clips, one random draw')
-    p.add_argument('--out', default=str(Path(__file__).parent/'results'), help='folder for saliency.csv')
-    args = p.parse_args()
-    torch.set_num_threads(1)
-    model, meta = load_model(shipped_weights())
-    data = moving_digits('test', num_frames=16, size=32, sampling=meta['sampling'], rate=meta['rate'])
-    n, draws, at, rows = 16 if args.quick else len(data), 1 if args.quick else 5, where(), []
-    x, y = torch.stack([data[i][0] for i in range(n)]), torch.tensor([data[i][1] for i in range(n)])
-    about = dict(clips=n, cpu=at['device'], **{k: at[k] for k in ('threads', 'date', 'commit', 'torch', 'python')})
+def frame_rows(model, x, y, seeds):
+    "Accuracy under each change of frames, one row per draw."
+    data = TensorDataset(x, y)
+    found = frame_sensitivity(model, data, seeds=range(seeds), device='cpu')
+    return [dict(change=k, seed=s, accuracy=round(o, 4)) for k, v in found.items() for s, o in enumerate(v.tolist())]
+
+
+def curve_rows(model, x, y, draws):
+    "Accuracy at each step of each curve."
+    rows = []
     for paint, fill in paints(x).items():
         for (name, seed), maps in all_maps(model, x, fill, draws).items():
             for curve in ('delete', 'insert'):
                 found = removal_curve(model, x, y, maps, curve == 'insert', STEPS, fill)
-                rows += [dict(fill=paint, map=name, curve=curve, seed=seed, share=round(s/STEPS, 3), accuracy=round(o, 4), **about)
+                rows += [dict(fill=paint, map=name, curve=curve, seed=seed, share=round(s/STEPS, 3), accuracy=round(o, 4))
                          for s, o in enumerate(found.tolist())]
             print(f'{paint:15}{name:12}{seed}', *(f'{r["accuracy"]:.2f}' for r in rows[-2*(STEPS+1):]), flush=True)
-    Path(args.out).mkdir(parents=True, exist_ok=True)
-    with open(Path(args.out)/'saliency.csv', 'w', newline='') as f:
-        writer = csv.DictWriter(f, list(rows[0]), lineterminator='\n')
+    return rows
+
+
+def write(path, rows, about):
+    "Rows with what they were measured on."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, 'w', newline='') as f:
+        writer = csv.DictWriter(f, [*rows[0], *about], lineterminator='\n')
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(r | about for r in rows)
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--quick', action='store_true', help='few clips, one random draw')
+    p.add_argument('--only', choices=['frames', 'maps'], help='one of the two tables')
+    p.add_argument('--out', default=str(Path(__file__).parent/'results'), help='folder for the tables')
+    args = p.parse_args()
+    torch.set_num_threads(1)
+    model, meta = load_model(shipped_weights())
+    n, draws, at, out = 16 if args.quick else 400, 1 if args.quick else 5, where(), Path(args.out)
+    data = moving_digits('test', n=n, num_frames=16, size=32, sampling=meta['sampling'], rate=meta['rate'])
+    x, y = torch.stack([data[i][0] for i in range(n)]), torch.tensor([data[i][1] for i in range(n)])
+    about = dict(clips=n, cpu=at['device'], **{k: at[k] for k in ('threads', 'date', 'commit', 'torch', 'python')})
+    if args.only != 'maps': write(out/'sensitivity.csv', frame_rows(model, x, y, draws), about)
+    if args.only != 'frames': write(out/'saliency.csv', curve_rows(model, x, y, draws), about)
 
 
 if __name__ == '__main__':
