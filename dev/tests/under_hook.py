@@ -28,9 +28,10 @@ import videomamba_nb
 from videomamba_nb import adapt, annotations, augment, block_cpu, block_ops, bmamba, build, check_data, checkpoint
 from videomamba_nb import cli, commands, contract, core, data, datasets, demo, digits, evaluate, explorer, export
 from videomamba_nb import features, flops, inference, lists, loading, lookup, model, objective, onnx_export, parallel
-from videomamba_nb import pieces, policy, pretrained, protocol, published, reading, recipe, saving, scan, scan_chunked
-from videomamba_nb import scan_cpu, scan_order, scan_triton, scan_triton_bwd, sources, ssm, step, streaming
-from videomamba_nb import torch_file, train, triton_kernels, usage, usage_data, video, viz, weights, zoo
+from videomamba_nb import pieces, policy, pretrained, protocol, published, reading, recipe, saliency, saving, scan
+from videomamba_nb import scan_chunked, scan_cpu, scan_order, scan_triton, scan_triton_bwd, sensitivity, sources, ssm
+from videomamba_nb import step, streaming, torch_file, train, triton_kernels, usage, usage_data, video, viz, weights
+from videomamba_nb import zoo
 
 del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
 
@@ -467,6 +468,32 @@ def call_streaming(tmp):
     streaming.check_stream(run, ['two paths', 'two frames a patch'])
     carry = streaming.step_direction(m.layers[0].mixer, torch.randn(1, 2, 8))[1]
     streaming.step_direction(m.layers[0].mixer, torch.randn(1, 3, 8), carry, '_b')
+def call_saliency(tmp):
+    saliency.check_attention(saliency.scan_matrix), saliency.check_attention(saliency.scan_matrix_loop)
+    args = {k: v for k,v in contract.rand_scan('full').items() if k != 'z'}
+    saliency.scan_row(args, 3, [0, 2]), saliency.scan_matrix(args, torch.tensor([1]), 4)
+    for order in ('snake', 'spatiotemporal_v1'):
+        m,x = model.VideoMamba(**SMALL, scan_order=order).eval(),torch.randn(2, 3, 2, 8, 8)
+        inputs = saliency.layer_inputs(m, x)[0][0]
+        saliency.mixer_ways(m.layers[0].mixer, *inputs), saliency.hidden_attention(m.layers[0].mixer, *inputs)
+        saliency.hidden_attention(m.layers[0].mixer, *inputs, channels=[3, 1], chunk=1)
+        saliency.attention_maps(m, x), saliency.rollout(m, x), saliency.receptive_field(m, x, (1, 0, 1), 2)
+    still = model.VideoMamba(**SMALL | dict(num_frames=None)).eval()
+    saliency.attention_maps(still, x[:,:,0]), saliency.rollout(still, x[:,:,0])
+    saliency.receptive_field(still, x[:,:,0]), saliency.receptive_field(still, x[:,:,0], (0, 1))
+
+def call_sensitivity(tmp):
+    m,x,y = model.VideoMamba(**SMALL).eval(),torch.randn(4, 3, 2, 8, 8),torch.tensor([0, 1, 2, 0])
+    sensitivity.change_frames(x, 'shuffled', 1, 2), sensitivity.change_frames(x, lambda t, rng: rng.permutation(t))
+    clips = torch.utils.data.TensorDataset(x, y)
+    len(sensitivity.ChangedClips(clips, 'reversed')), sensitivity.sensitivity(m, clips, 'half black', (0,), device='cpu')
+    sensitivity.frame_sensitivity(m, clips, seeds=range(1)), sensitivity.frame_sensitivity(m, clips, dict(a='reversed'))
+    still = model.VideoMamba(**SMALL | dict(num_frames=None)).eval()
+    for o,v in ((m, x), (still, x[:,:,0])):
+        maps = sensitivity.gradient_maps(o, v)
+        sensitivity.gradient_maps(o, v, y), sensitivity.occlusion_maps(o, v), sensitivity.cover(o, v, maps > 0)
+        sensitivity.occlusion_maps(o, v, y, torch.zeros(1)), sensitivity.removal_curve(o, v, y, maps, True, 2)
+        sensitivity.removal_curve(o, v, y, maps, fill=torch.zeros_like(v[:1]))
 
 def call_explorer(tmp):
     path,frames = call_video(tmp),np.zeros((4, 8, 10, 3), dtype=np.uint8)
