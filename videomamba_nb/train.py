@@ -103,6 +103,7 @@ def epoch_steps(
     seed = epoch_seed(c.seed, epoch)
     set_seed(seed)
     if hasattr(data, 'set_epoch'): data.set_epoch(epoch)
+    if hasattr(run.objective, 'set_epoch'): run.objective.set_epoch(epoch)
     batches = epoch_batches(len(data), c.batch_size, seed, c.group)
     loader = DataLoader(data, batch_sampler=batches, num_workers=c.workers,
                         generator=torch.Generator().manual_seed(seed))
