@@ -1,6 +1,6 @@
 """Self-distillation: agreement with numbers that the authors' own class computed.
 
-Skips without the folder that VIDEOMAMBA_GOLDEN names, as `test_golden.py` does, whose helpers this file uses.
+Skips without the folder that VIDEOMAMBA_GOLDEN names, as `test_golden.py` does, whose helpers it uses.
 """
 import json
 
