@@ -105,6 +105,9 @@ def test_half_precision_compares_in_float32():
     assert shown.dtype == loss.dtype == torch.float32
     test_tensor(shown.norm(dim=-1), torch.ones(4, 9), rtol=1e-5)
     test_tensor(loss, exact, rtol=5e-2, atol=5e-2)
+    half = Logits(teacher(), 3)(lambda x: m(x)[0].bfloat16(), x, y, np.random.default_rng(0))[0]
+    assert half.dtype == torch.float32
+    assert {o.dtype for o in Teacher(teacher().bfloat16())(x.bfloat16())} == {torch.float32}
 
 
 # ---- through the loop
