@@ -1,8 +1,8 @@
 """Agreement with numbers that the authors' own classes computed.
 
 The environment variable VIDEOMAMBA_GOLDEN names the folder that holds them (its README describes the files); without it
-these tests skip. Kinds that the package does not build yet are left alone: distillation, masked pretraining and the
-multimodal encoder.
+these tests skip. Self-distillation: `test_golden_distill.py`. Kinds that the package does not build yet are left alone:
+masked pretraining and the multimodal encoder.
 """
 import json
 import os

@@ -26,12 +26,12 @@ import torch
 
 import videomamba_nb
 from videomamba_nb import adapt, annotations, augment, block_cpu, block_ops, bmamba, build, check_data, checkpoint
-from videomamba_nb import cli, commands, contract, core, data, datasets, demo, digits, evaluate, explorer, export
-from videomamba_nb import features, flops, inference, lists, loading, lookup, model, objective, onnx_export, parallel
-from videomamba_nb import pieces, policy, pretrained, protocol, published, reading, recipe, saliency, saving, scan
-from videomamba_nb import scan_chunked, scan_cpu, scan_order, scan_triton, scan_triton_bwd, sensitivity, sources, ssm
-from videomamba_nb import step, streaming, torch_file, train, triton_kernels, usage, usage_data, video, viz, weights
-from videomamba_nb import zoo
+from videomamba_nb import cli, commands, contract, core, data, datasets, demo, digits, distill, evaluate, explorer
+from videomamba_nb import export, features, flops, inference, lists, loading, lookup, model, objective, onnx_export
+from videomamba_nb import parallel, pieces, policy, pretrained, protocol, published, reading, recipe, saliency, saving
+from videomamba_nb import scan, scan_chunked, scan_cpu, scan_order, scan_triton, scan_triton_bwd, sensitivity, sources
+from videomamba_nb import ssm, step, streaming, torch_file, train, triton_kernels, usage, usage_data, video, viz
+from videomamba_nb import weights, zoo
 
 del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
 
@@ -372,6 +372,19 @@ def call_objective(tmp):
     objective.Classify(3).check([0], ['a']), objective.Regress().check([.5], ['a'])
     with suppress(NotImplementedError): objective.Objective()(m, x, y)
     objective.Objective().check([0], ['a'])
+
+def call_distill(tmp):
+    teacher,x,y = model.VideoMamba(**SMALL),torch.randn(3, 3, 2, 8, 8),torch.tensor([0, 1, 2])
+    m = distill.DistillVideoMamba(**SMALL | dict(embed_dim=12), teacher_embed_dim=8, drop_path_rate=0.)
+    for asked in (distill.Distill(teacher, 3, .1, .8, 1., weight=.5, until=1), distill.Logits(teacher, 3, tau=2.)):
+        objective.check_objective(asked, m, x, y)
+        repr(asked), asked.check([0], ['a']), asked.set_epoch(1)
+    distill.Teacher(m)(x), distill.student_of(m)(x)
+    distill.DistillVideoMamba(**SMALL | dict(num_frames=None), model_type='teacher')(x[:,:,0])
+    distill.create_distill('videomamba_middle_distill', depth=1, img_size=32, num_classes=2)
+    distill.check_student(distill.DistillVideoMamba)
+    distill.check_taught(distill.Distill, lambda ce, mine, his: ce+distill.token_gap(mine[1], his[1]))
+    distill.soft_gap(y[None].float(), y[None].float(), 2.), distill.unit(x)
 
 def call_saving(tmp):
     part,folder = torch.nn.Linear(1, 1),tmp/'saved'
