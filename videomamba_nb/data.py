@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'sample_frames', 'read_video', 'resize_short', 'crop', 'center_crop', 'view_crop',
-           'random_crop', 'normalize', 'denormalize', 'VideoDataset']
+           'random_crop', 'normalize', 'denormalize', 'read_list', 'VideoDataset']
 
 # %% ../nbs/02_data.ipynb #708c813e
 import math
@@ -192,22 +192,8 @@ def read_list(
 )->list: # (path, label) pairs for `VideoDataset`
     "Read an annotation list, or raise `ValueError` naming the line that is wrong."
     root = Path(path).parent if root is None else Path(root)
-<<<<<<< /tmp/tmp0rwau46s/a
-    text,out = Path(path).read_text(encoding='utf-8-sig').splitlines(),[]
-    lines = [(i,o.strip()) for i,o in enumerate(text, 1) if o.strip()]
-    sep = sep or (',' if lines and ',' in lines[0][1] else ' ')
-    for i,line in lines:
-        try:
-            name,label = (next(csv.reader([line])) if sep == ',' else line.rsplit(None, 1))[:2]
-            if i == lines[0][0] and label.strip().lower() in ('label','class','target'): continue
-            out.append((os.fspath(root/name.strip()),int(label)))
-        except ValueError as e:
-            raise ValueError(f'{path}, line {i}: expected "path{sep}whole number", found {line!r}') from e
-    if not out: raise ValueError(f'{path} holds no samples')
-    return out
-=======
     return [(os.fspath(root/r.path),r.label) for r in read_rows(path, sep=sep, more=True)]
->>>>>>> /tmp/tmp0rwau46s/c
+
 
 # %% ../nbs/02_data.ipynb #63c2c7ac
 class _Views(Dataset):
