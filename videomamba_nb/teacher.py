@@ -178,6 +178,7 @@ class Align(Objective):
     ratio:float=.8 # Share of places to hide
     loss:str='l2' # As in `alignment`
     metric = 'cosine' # Between student and teacher, mean over visible tokens
+    shared = False # Each part of a batch draws its own masks
 
     def __post_init__(self):
         mask_counts(self.mask, (1, 64, 64), self.ratio)

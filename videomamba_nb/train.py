@@ -145,8 +145,8 @@ def save_best(
     folder:Path, # Where the file goes
     meta:dict, # Written beside the weights
 ):
-    "Write the weights that are the best so far."
-    if isinstance(run.judged, VideoMamba):
+    "Write the weights that are the best so far, of a model that can say how it was built."
+    if hasattr(run.judged, 'config'):
         save_model(run.judged, folder/'best.safetensors', **meta, **run.history[-1])
 
 # %% ../nbs/30_train.ipynb #c8ccd97e
