@@ -67,7 +67,22 @@ def recipe_valid(
         except FileNotFoundError as e: missing = e
     return None, [f'no validation: {missing}']
 
-# %% ../nbs/33_rerun.ipynb #c8d1dfd8
+# %% ../nbs/33_rerun.ipynb #fd0bcb85
+def _student(r, own, classes, teacher):
+    "A student as wide at its comparison as its teacher."
+    if teacher is None: raise ValueError(f'{r.name} is distilled: give a trained teacher')
+    own = dict(teacher_embed_dim=teacher.config['embed_dim'], num_classes=classes) | own
+    return create_distill(f'{r.model}_distill', **own)
+
+def _masked(r, own, teacher):
+    "A masked model whose answers are as wide as its teacher's tokens."
+    if teacher is None: raise ValueError(f'{r.name} is aligned with a teacher: give one')
+    clip = torch.zeros(1, 3, own.get('kernel_size', 1), *[own['img_size']]*2)
+    seen = teacher(clip)[0]
+    sizes = dict(zip(('depth', 'embed_dim'), SIZES[r.model])) | own
+    return MaskedVideoMamba(clip_output_dim=seen.shape[-1], align_pre_last=True, **sizes)
+
+# %% ../nbs/33_rerun.ipynb #cd3f1eec
 _CONFIG = set(inspect.signature(VideoMamba.__init__).parameters)-{'self'}
 
 def recipe_model(
@@ -77,7 +92,7 @@ def recipe_model(
     teacher=None, # The `VideoMamba` to distil, or a function of clips to be aligned with
     **sizes, # Arguments of `VideoMamba` that shall differ
 )->tuple: # The model, and a list of remarks
-    "Build the model of a published run and give it its start; `OSError` or `ValueError` says what is missing."
+    "Build the model of a published run, with its start; `OSError` or `ValueError` says what is missing."
     r = find_recipe(recipe)
     if odd := sorted(set(sizes)-_CONFIG): raise TypeError(f'VideoMamba has no argument {", ".join(odd)}')
     own = dict(num_frames=r.frames, img_size=r.size, drop_path_rate=r.drop_path) | sizes
@@ -91,20 +106,7 @@ def recipe_model(
     if source is None: return model, ['starts from random weights'] if r.init else []
     return model, [repr(load_weights(model, locate(source)[0]))]
 
-def _student(r, own, classes, teacher):
-    "A student as wide at its comparison as its teacher."
-    if teacher is None: raise ValueError(f'{r.name} is distilled: give a trained teacher')
-    own = dict(teacher_embed_dim=teacher.config['embed_dim'], num_classes=classes) | own
-    return create_distill(f'{r.model}_distill', **own)
-
-def _masked(r, own, teacher):
-    "A masked model whose answers are as wide as its teacher's tokens."
-    if teacher is None: raise ValueError(f'{r.name} is aligned with a teacher: give one')
-    with torch.no_grad(): seen = teacher(torch.zeros(1, 3, own.get('kernel_size', 1), *[own['img_size']]*2))[0]
-    sizes = dict(zip(('depth', 'embed_dim'), SIZES[r.model])) | own
-    return MaskedVideoMamba(clip_output_dim=seen.shape[-1], align_pre_last=True, **sizes)
-
-# %% ../nbs/33_rerun.ipynb #ae86b38e
+# %% ../nbs/33_rerun.ipynb #2846b7b7
 TEACHERS = {'distill': 'videomamba_s16_in1k_res224', 'masked': 'openai/clip-vit-base-patch16'}
 
 def recipe_teacher(
@@ -122,15 +124,16 @@ def recipe_objective(
     recipe:Recipe | str, # A row, or its name
     num_classes:int, # Scores of the model
     teacher=None, # From `recipe_teacher`
+    config:TrainConfig | None=None, # Smoothing and mixing of your own; as published if left out
 )->Objective: # For `fit`
     "What the model of a published run is asked for."
     r = find_recipe(recipe)
-    mixing = r.smoothing, r.mixup, r.cutmix
+    mixing = [getattr(config or r, k) for k in ('smoothing', 'mixup', 'cutmix')]
     if r.task == 'masked': return Align(teacher)
     if r.task == 'distill': return Distill(teacher, num_classes, *mixing)
     return Regress() if r.task == 'regression' else Classify(num_classes, *mixing)
 
-# %% ../nbs/33_rerun.ipynb #3df9266a
+# %% ../nbs/33_rerun.ipynb #0616d5a5
 @dataclass
 class Rerun:
     "A published run, ready to start."
@@ -152,12 +155,12 @@ class Rerun:
         return fit(self.model, self.train, self.valid, self.config, folder, meta=meta,
                    objective=self.objective, **more)
 
-# %% ../nbs/33_rerun.ipynb #85e715f3
+# %% ../nbs/33_rerun.ipynb #ea1c57df
 def _config(r, batch_size, copies, more):
     "Rates for the samples of one update; pictures that repeat share an epoch."
     picture = r.rule == 'image'
     if batch_size % copies and picture:
-        raise ValueError(f'each picture gives {copies} views: the batch must be a multiple, found {batch_size}')
+        raise ValueError(f'each picture gives {copies} views: no batch of {batch_size} can hold them all')
     c = train_config(r, batch_size, copies=1 if picture else copies, **more)
     return replace(c, batch_size=batch_size//copies, share=1/copies) if picture and copies > 1 else c
 
@@ -183,4 +186,4 @@ def rerun(
     teacher = recipe_teacher(r, teacher)
     model,said = recipe_model(r, classes, init, teacher, **sizes)
     config = _config(r, batch_size, how['copies'], more)
-    return Rerun(r, model, train, valid, config, recipe_objective(r, classes, teacher), notes+said)
+    return Rerun(r, model, train, valid, config, recipe_objective(r, classes, teacher, config), notes+said)

@@ -28,10 +28,10 @@ import videomamba_nb
 from videomamba_nb import adapt, annotations, augment, block_cpu, block_ops, bmamba, build, check_data, checkpoint
 from videomamba_nb import cli, commands, contract, core, data, datasets, demo, digits, distill, evaluate, explorer
 from videomamba_nb import export, features, flops, inference, lists, loading, lookup, model, objective, onnx_export
-from videomamba_nb import parallel, pieces, policy, pretrained, protocol, published, reading, recipe, saliency, saving
-from videomamba_nb import scan, scan_chunked, scan_cpu, scan_order, scan_triton, scan_triton_bwd, sensitivity, sources
-from videomamba_nb import ssm, step, streaming, torch_file, train, triton_kernels, usage, usage_data, video, viz
-from videomamba_nb import weights, zoo
+from videomamba_nb import parallel, pieces, policy, pretrained, protocol, published, reading, recipe, rerun, saliency
+from videomamba_nb import saving, scan, scan_chunked, scan_cpu, scan_order, scan_triton, scan_triton_bwd, sensitivity
+from videomamba_nb import sources, ssm, step, streaming, torch_file, train, training, triton_kernels, usage
+from videomamba_nb import usage_data, video, viz, weights, zoo
 
 del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
 
@@ -417,6 +417,29 @@ def call_published(tmp):
     repr(table), table._repr_html_()
     published.learning_rates(r, 16), published.learning_rates('in1k-tiny'), published.steps(r, 1000, 16, 1)
     published.train_config(r, 4, 0, seed=1), published.model_args('lvu-class', 4)
+
+def call_rerun(tmp):
+    clip,folder = call_video(tmp),tmp/'rerun'
+    folder.mkdir()
+    for split in ('train', 'val'): (folder/f'{split}.csv').write_text(f'{clip},0')
+    flat = dict(img_size=8, patch_size=4, depth=1, embed_dim=8)
+    job = rerun.rerun('k400-tiny-f8', folder, init=None, batch_size=1, sizes=flat | dict(num_frames=2), epochs=1, amp=None)
+    job.fit(device='cpu', show=False)
+    rerun.recipe_augment('ssv2-tiny-f8'), rerun.recipe_data('k400-tiny-f8', folder, size=8, num_frames=2)
+    rerun.recipe_valid('k400-tiny-f8', folder, size=8, num_frames=2)
+    rerun.recipe_model('k400-tiny-f8', 3, None, **flat), rerun.recipe_teacher('k400-tiny-f8')
+    rerun.recipe_objective('k400-tiny-f8', 3, config=recipe.TrainConfig())
+
+def call_training(tmp):
+    listed = tmp/'list.csv'
+    listed.write_text(f'{call_video(tmp)},0')
+    small = '--size 8 --patch 4 --depth 1 --dim 8 --frames 2 --epochs 1 --batch-size 1 --amp no'.split()
+    parse = usage.build_parser().parse_args
+    training.train(parse(['train', str(listed), '--out', str(tmp/'own'), *small]))
+    args = parse(['train', '--recipe', 'k400-tiny-f8', '--data', str(tmp), '--init', 'none', *small])
+    training.typed(args, {}), training.sizes(args), training.named(None, [0, 1]), training.recipes()
+    with suppress(OSError): training.train_recipe(args)
+    training.train_list(parse(['train', str(listed), '--out', str(tmp/'own'), *small]))
 
 def call_evaluate(tmp):
     probs,labels = torch.rand(4, 3),torch.tensor([0, 1, 2, 0])
