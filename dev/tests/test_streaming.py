@@ -20,7 +20,7 @@ from videomamba_nb.core import fill_by_rule, input_by_rule, test_tensor
 from videomamba_nb.model import VideoMamba
 from videomamba_nb.pieces import TokenFile, frame_source, group_frames, video_pieces
 from videomamba_nb.scan_order import list_orders
-from videomamba_nb.streaming import disk_bytes, stream_features, stream_probs
+from videomamba_nb.streaming import check_stream, disk_bytes, step_direction, stream_features, stream_probs
 from videomamba_nb.video import read_frames, write_video
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,7 +41,7 @@ def whole(model, x):
 
 # ---- any cut gives the same tokens
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(st.integers(0, 7), min_size=1, max_size=5), st.integers(1, 60), st.sampled_from(list_orders()),
        st.integers(1, 3), st.booleans())
 def test_cuts_and_chunks_do_not_matter(cuts, chunk, order, k, wide):
@@ -52,6 +52,15 @@ def test_cuts_and_chunks_do_not_matter(cuts, chunk, order, k, wide):
     cut = [o for o in x.split(cuts[0] or 1, 1)] + [x[:, :0]]
     got = stream_features(model, iter(cut), 'tokens', chunk, show=False)
     test_tensor(got, whole(model, x), atol=1e-5)
+
+def test_other_kinds_of_models():
+    check_stream(lambda m, x, n: stream_features(m, x, 'tokens', n, show=False), ['biases, three taps', 'LayerNorm'])
+
+def test_the_carry_is_no_longer_than_needed():
+    mixer = make().layers[0].mixer
+    for n, left in ((1, 1), (3, 3), (9, 3)):
+        tail, state = step_direction(mixer, torch.randn(1, n, 16))[1]
+        assert tail.shape == (1, left, 32) and state.shape == (1, 32, 16)
 
 def test_what_is_kept_follows_from_the_tokens(tmp_path):
     model, x = make(img_size=(8, 12)), input_by_rule(3, 7, 8, 12)
@@ -66,10 +75,13 @@ def test_what_is_kept_follows_from_the_tokens(tmp_path):
 
 @pytest.mark.parametrize('dtype,tol', [(torch.bfloat16, .06), (torch.float64, 1e-10)])
 @pytest.mark.parametrize('wide', [True, False])
-def test_other_dtypes(dtype, tol, wide):
+def test_other_dtypes(tmp_path, dtype, tol, wide):
     model, x = make(residual_in_fp32=wide).to(dtype), input_by_rule(3, 6, 8, 8).to(dtype)
     got, want = stream_features(model, x, 'tokens', 7, show=False), whole(model, x)
     assert got.dtype == dtype and (got-want).abs().max() < tol
+    run = streaming._Stream(model, tmp_path, 7)
+    run.tokens.append(torch.zeros(3, 16))
+    assert run.wanted(slice(0, 2)).dtype == (torch.promote_types(dtype, torch.float32) if wide else dtype)
 
 def test_files_have_the_size_that_was_said(tmp_path, monkeypatch):
     seen, keep = [], streaming._Stream.keep
