@@ -246,7 +246,8 @@ def test_oddities_are_warned_of(films, tmp_path):
     words = ('nothing new (1)', 'merged by the official test (1): P03_tea', 'without a sample in train (1): 1',
              '(9 of 10): 1, 2')
     assert [any(w in o for o in r.warnings) for w in words] == [True]*4 and len(r.warnings) == 4
-    assert r.problems == [f'files in train and test (1): {tmp_path}/cam1/P03_tea.avi'] and r.counts['test'] == {0: 1, 1: 1}
+    same = tmp_path/'cam1'/'P03_tea.avi'
+    assert r.problems == [f'files in train and test (1): {same}'] and r.counts['test'] == {0: 1, 1: 1}
 
 def test_no_list(tmp_path):
     for folder,word in ((tmp_path, 'looked for train.csv, train.txt'), (tmp_path/'no', 'there is no such folder')):
