@@ -120,6 +120,7 @@ def evaluate(
     from videomamba_nb.data import VideoDataset, read_list
     from videomamba_nb.evaluate import clip_size, evaluate
     from videomamba_nb.inference import class_names
+    from videomamba_nb.parallel import place
     with _about(args.list): samples = read_list(args.list)
     o = opened(args)
     names,(clips,crops) = class_names(o.model),args.views or o.views
@@ -130,7 +131,7 @@ def evaluate(
     report = dict(videos=len(r.paths), top1=r.top1, top5=r.top5, confusion=r.confusion().tolist(),
                   rows=[dict(path=p, truth=names[y], answer=names[a]) for p,y,a in rows],
                   official_grouping=args.official_grouping, left_out=list(r.left_out))
-    told(args, report, [repr(r)])
+    if place().first: told(args, report, [repr(r)])
     return 0
 
 # %% ../nbs/70_cli.ipynb #b50b1085

@@ -16,13 +16,14 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 
 import videomamba_nb
 from .core import at_least_f32, default_device, pair
 from .data import VideoDataset, denormalize
 from .model import VideoMamba, delta_maps, load_model
+from .parallel import collect, join, own_device, place, shard
 from .viz import show_overlay
 
 # %% ../nbs/40_evaluate.ipynb #4d7deffa
@@ -114,6 +115,12 @@ class Result:
         return f'{len(self.paths)} videos, top-1 {self.top1:.1%}, top-5 {self.top5:.1%}{left}'
 
 # %% ../nbs/40_evaluate.ipynb #91a5ab70
+def _in_order(parts):
+    "Rows of all processes, each with the numbers of its views, in the order of the data set."
+    parts = [o for o in parts if o[0]]
+    at = torch.tensor([i for o in parts for i in o[0]]).argsort()
+    return tuple(torch.cat(o)[at] for o in zip(*(rows for _,*rows in parts)))
+
 @torch.no_grad()
 def view_scores(
     model:VideoMamba, # Moved to `device`, put in eval mode
@@ -124,12 +131,12 @@ def view_scores(
     show:bool=False, # Show a progress bar on a terminal
 )->tuple: # (m, k) scores and (m) labels, in the order of the data set
     "Scores of every view; a broken file is a `VideoError` that names it."
-    device = torch.device(device or default_device())
-    model = model.to(device).eval()
-    loader = DataLoader(data, batch_size, num_workers=workers)
-    bar = tqdm(loader, desc='views', leave=False, disable=None if show else True)
+    device = own_device(device, place())
+    model,p,mine = model.to(device).eval(),join(device),shard(len(data))
+    loader = DataLoader(Subset(data, mine), batch_size, num_workers=workers)
+    bar = tqdm(loader, desc='views', leave=False, disable=None if show and p.first else True)
     rows = [(at_least_f32(model(x.to(device))).cpu(),y) for x,y in bar]
-    return tuple(torch.cat(o) for o in zip(*rows))
+    return _in_order(collect((mine, *map(torch.cat, zip(*rows)))))
 
 def view_probs(
     model:VideoMamba, # Moved to `device`, put in eval mode

@@ -47,11 +47,25 @@ def run(name, train, folder=None, **kw):
     rows = fit(m, train, Noise(11, hole=4), TrainConfig(**RECIPE | kw), folder, 'cpu', show=False)
     if p.first: torch.save(dict(weights=m.state_dict(), rows=rows), out/f'{name}-{p.world}.pt')
 
+def score(name, views):
+    "Evaluate views of videos, three each, that do not divide evenly."
+    from videomamba_nb.evaluate import evaluate
+    class Views(Noise):
+        def __len__(self): return views
+        def view(self, i): return i//3, i % 3, 0
+        def __getitem__(self, i): return super().__getitem__(i)[0], i//3 % 3
+    m = model()
+    torch.nn.init.normal_(m.head.weight)
+    r = evaluate(m, Views(9), batch_size=2, device='cpu')
+    if p.first: torch.save(dict(paths=r.paths, probs=r.probs, labels=r.labels), out/f'{name}-{p.world}.pt')
+
 warnings.simplefilter('ignore')
 run('plain', Noise(23))
 run('pieces', Noise(23), accumulate=2, workers=1)
 run('hole', Noise(23, hole=3), mixup=0., cutmix=0.) # a missing clip shifts the mirrors of a share
 run('short', Noise(3), batch_size=8)
+score('uneven', 13)
+score('one', 1)
 try: run('broken', Noise(14, broken=6))
 except FloatingPointError as e: (out/f'error-{p.world}-{p.rank}.txt').write_text(str(e))
 '''
@@ -86,6 +100,14 @@ def test_training_moved_the_weights(folder):
     "Else all of the above would hold for a loop that does nothing."
     a,b = (torch.load(folder/f'{n}-1.pt', weights_only=True)['weights'] for n in ('plain', 'short'))
     assert (a['head.weight']-b['head.weight']).abs().max() > 1e-2
+
+@pytest.mark.parametrize('name,videos', [('uneven', 5), ('one', 1)])
+def test_evaluation_counts_every_video_once(folder, name, videos):
+    one,two = (torch.load(folder/f'{name}-{n}.pt', weights_only=True) for n in (1, 2))
+    assert one['paths'] == two['paths'] and len(one['paths']) == videos
+    assert torch.equal(one['labels'], two['labels']) and len(one['probs']) == videos
+    torch.testing.assert_close(two['probs'], one['probs'], rtol=1e-4, atol=1e-6)
+    assert videos == 1 or (one['probs'][0]-one['probs'][1]).abs().max() > 1e-3
 
 def test_unreadable_clips_count_once(folder):
     for n in (1, 2):
