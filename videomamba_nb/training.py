@@ -48,6 +48,7 @@ def train_list(
     args, # Of `train`
 ):
     "Train on the videos of a list."
+    from videomamba_nb.augment import Augment
     from videomamba_nb.core import set_seed
     from videomamba_nb.data import VideoDataset, read_list
     from videomamba_nb.model import create_model
@@ -60,7 +61,8 @@ def train_list(
         with _about(path): lists.append(read_list(path))
     names = named(o.classes, [y for rows in lists for _,y in rows])
     how = dict(sampling=o.sampling or 'sparse', seed=o.seed, classes=names)
-    train = VideoDataset(lists[0], o.frames, o.size, 'train', flip=o.flip, **how)
+    view = dict(augment=Augment(o.augment, flip=.5*o.flip)) if o.augment else dict(flip=o.flip)
+    train = VideoDataset(lists[0], o.frames, o.size, 'train', **view, **how)
     valid = VideoDataset(lists[1], o.frames, o.size, 'val', **how) if o.valid else None
     set_seed(o.seed)
     model = create_model(o.model or 'videomamba_tiny', num_classes=len(names), **sizes(o))
@@ -86,7 +88,7 @@ def train_recipe(
     job.fit(args.out)
 
 # %% ../nbs/69_training.ipynb #3b623c47
-OWN = ('list', 'valid', 'classes', 'model', 'sampling', 'flip')
+OWN = ('list', 'valid', 'classes', 'model', 'sampling', 'flip', 'augment')
 FROM_RECIPE = ('data', 'task', 'init', 'teacher', 'copies', 'prefix', 'suffix')
 
 def train(

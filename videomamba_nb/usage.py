@@ -208,6 +208,7 @@ def add_train_list(
     rules = ('sparse', 'ssv2', 'dense')
     g.add_argument('--sampling', choices=rules, help='rule for the frames (sparse)')
     g.add_argument('--flip', action='store_true', help='mirror half of the clips; not for left and right')
+    g.add_argument('--augment', metavar='POLICY', help='such as rand-m5-n2-mstd0.25-inc1 (crops only)')
 
 def add_train_recipe(
     p:argparse.ArgumentParser, # The command `train`

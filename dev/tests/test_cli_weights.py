@@ -125,7 +125,7 @@ def test_classify_official_file(home):
 
 def test_features_stopped_and_resumed(home, tmp_path):
     (tmp_path/'films'/'deep').mkdir(parents=True)
-    for i in range(40): shutil.copy(home/'grow.mp4', tmp_path/'films'/'deep'/f'{i:02}.mp4')
+    for i in range(120): shutil.copy(home/'grow.mp4', tmp_path/'films'/'deep'/f'{i:02}.mp4')
     (tmp_path/'films'/'bad.mkv').write_bytes(b'no film')
     args = ['features', tmp_path/'films', '--weights', home/'small.safetensors', '--batch-size', 1, '--out', tmp_path/'out']
     how = dict(env=env(home), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -136,14 +136,14 @@ def test_features_stopped_and_resumed(home, tmp_path):
     out,err = p.communicate(timeout=90)
     assert p.returncode == 130 and not out and 'Traceback' not in err and 'the same' in err
     before = {f: f.stat().st_mtime_ns for f in (tmp_path/'out').glob('*.safetensors')}
-    assert 3 <= len(before) < 40
+    assert 3 <= len(before) < 120
     rc,out,err = call(home, *args, '--json')
     rows = json.loads(out)
-    assert rc == 1 and len(rows) == 41 and [r['path'] for r in rows if 'error' in r] == [str(tmp_path/'films'/'bad.mkv')]
-    assert 'bad.mkv' in err and '40 of 41 videos' in err
+    assert rc == 1 and len(rows) == 121 and [r['path'] for r in rows if 'error' in r] == [str(tmp_path/'films'/'bad.mkv')]
+    assert 'bad.mkv' in err and '120 of 121 videos' in err
     assert all(f.stat().st_mtime_ns == t for f,t in before.items()) # what was done is not done again
     x = load_features(tmp_path/'out').x
-    assert x.shape == (40, 16) and (x == x[0]).all()
+    assert x.shape == (120, 16) and (x == x[0]).all()
 
 
 # ---- exports
