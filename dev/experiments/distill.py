@@ -124,7 +124,7 @@ def cosine(model, teacher, data):
 def plan(seeds):
     "Which models to train, in rounds over the seeds, teachers first: whatever is done so far can be compared."
     small = [('S', 'none'), ('B', 'none'), ('B', 'features')]
-    rounds = (0, small), (0, [('B', 'answers'), ('B', 'early')]), (1, small), (0, [('M', 'none'), ('M', 'features')])
+    rounds = ((0, small), (0, [('B', 'answers'), ('B', 'early')]), (0, [('M', 'none'), ('M', 'features')]), (1, small))
     for shift, models in rounds:
         for seed in seeds:
             yield from ((size, teaching, shift, seed) for size, teaching in models)
