@@ -1,6 +1,6 @@
 """Does a larger model overfit where a smaller one does not, and does the smaller one help as its teacher? (paper, Fig. 6)
 
-    python dev/experiments/distill.py              all of it: five to ten minutes on one core
+    python dev/experiments/distill.py              all of it: about a quarter of an hour on one core
     python dev/experiments/distill.py --quick      one seed, a few epochs, nothing kept: does it run?
 
 Handwritten digits, 200 of them for training, drawn by the seed from the first 1000 of scikit-learn's; 100 others are looked
@@ -123,8 +123,9 @@ def cosine(model, teacher, data):
 
 def plan(seeds):
     "Which models to train, in rounds over the seeds, teachers first: whatever is done so far can be compared."
-    small = [('S', 'none'), ('B', 'none'), ('B', 'features')]
-    rounds = (0, small), (0, [('B', 'answers'), ('B', 'early')]), (1, small), (0, [('M', 'none'), ('M', 'features')])
+    first = [('S', 'none'), ('M', 'none'), ('B', 'none'), ('M', 'features'), ('B', 'features')]
+    more = [(size, teaching) for teaching in ('answers', 'early') for size in ('M', 'B')]
+    rounds = [(shift, models) for shift in (0, 1) for models in (first, more)]
     for shift, models in rounds:
         for seed in seeds:
             yield from ((size, teaching, shift, seed) for size, teaching in models)
@@ -132,7 +133,7 @@ def plan(seeds):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    p.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2, 3, 4])
     p.add_argument('--epochs', type=int, default=EPOCHS)
     p.add_argument('--quick', action='store_true', help='one seed and two epochs, in a folder that is thrown away')
     args = p.parse_args()

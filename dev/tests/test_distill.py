@@ -158,6 +158,14 @@ def test_best_weights_are_a_classifier(tmp_path):
     resized = student_of(m.resize(num_frames=4, img_size=12))
     assert resized(torch.zeros(1, 3, 4, 12, 12)).shape == (1, 3)
 
+def test_an_official_file_of_a_student(tmp_path):
+    m,(x,_) = student(num_frames=None),batch(2)
+    torch.save({'model': m.state_dict(), 'epoch': 1}, tmp_path/'m.pth')
+    again = DistillVideoMamba.from_pretrained(tmp_path/'m.pth', teacher_embed_dim=16)
+    plain = VideoMamba.from_pretrained(tmp_path/'m.pth')
+    for a,b in zip(again(x[:, :, 0]), m(x[:, :, 0])): test_tensor(a, b, rtol=0., atol=0.)
+    test_tensor(plain(x[:, :, 0]), m(x[:, :, 0])[0], rtol=0., atol=0.)
+
 def test_the_student_keeps_device_type_and_names():
     m = student().double()
     m.classes = ['a', 'b', 'c']
