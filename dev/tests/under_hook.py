@@ -25,7 +25,7 @@ import torch
 
 import videomamba_nb
 from videomamba_nb import adapt, block_cpu, block_ops, bmamba, build, checkpoint, cli, commands, contract, core, data
-from videomamba_nb import demo, digits, evaluate, explorer, export, features, flops, inference, lookup, model
+from videomamba_nb import demo, digits, evaluate, events, explorer, export, features, flops, inference, lookup, model
 from videomamba_nb import onnx_export, pretrained, reading, recipe, scan, scan_chunked, scan_cpu, scan_order
 from videomamba_nb import scan_triton, scan_triton_bwd, ssm, torch_file, train, triton_kernels, usage, video, viz
 from videomamba_nb import weights, zoo
@@ -100,6 +100,14 @@ def call_digits(tmp):
     digits.render('grow', np.zeros((8, 8)), photo, digits.draw_look(rng), num_frames=4, size=16)
     digits.moving_digits('valid', root=tmp, n=2)[1]
     digits.unseen_clip(tmp/'unseen.mp4', 'up')
+
+def call_events(tmp):
+    rng = np.random.default_rng(0)
+    events.who_wins(0, 1)
+    pictures = events.event_pictures(np.zeros((3, 8, 8)), digits.load_photo('coins.png'), events.draw_events_look(rng), 16)
+    events.render_events(2, 0, pictures, events.event_times(rng, 16), 16)
+    d = events.long_events('valid', 16, n=6, root=tmp)
+    d[1], events.event_table(d)
 
 def call_ssm(tmp):
     ssm.discretise(torch.ones(3), -1.)
