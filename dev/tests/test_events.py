@@ -99,3 +99,17 @@ def test_handed_out(tmp_path):
     assert (d[7][0] == x).all() # nothing is cropped away or mirrored by chance
     few = events.long_events('train', 32, num_frames=8, size=16, n=12, root=tmp_path, mode='val')
     assert few[0][0].shape == (3,8,16,16)
+
+def test_ground_is_pale_and_flashes_are_large():
+    "A quarter of the photograph's contrast around middle grey; looks stay within their ranges."
+    photo = np.zeros((40,40,3), dtype=np.uint8)
+    look = events.draw_events_look(np.random.default_rng(0))
+    for value,grey in ((0,96), (255,160)):
+        x = events.event_pictures(np.zeros((3,8,8)), photo+np.uint8(value), look, 16)
+        assert x.shape == (4,16,16,3) and (np.abs(x.astype(int)-grey) <= 1).all()
+    looks = [events.draw_events_look(np.random.default_rng(i)) for i in range(200)]
+    state = np.concatenate([o['state'] for o in looks])
+    assert np.allclose(state.min(0), [.45,.45,-.03,.7], atol=.01) and np.allclose(state.max(0), [.55,.55,.03,1.], atol=.01)
+    zoom,color = np.array([o['zoom'] for o in looks]),np.stack([o['color'] for o in looks])-events._COLORS
+    assert .4 <= zoom.min() < .42 and .78 < zoom.max() <= .8
+    assert color.min() < -24 and color.max() < 25.01 and color.min() > -25.01

@@ -25,8 +25,8 @@ import torch
 
 import videomamba_nb
 from videomamba_nb import adapt, block_cpu, block_ops, bmamba, build, checkpoint, cli, commands, contract, core, data
-from videomamba_nb import demo, digits, evaluate, events, explorer, export, features, flops, inference, lookup, model
-from videomamba_nb import onnx_export, pretrained, reading, recipe, scan, scan_chunked, scan_cpu, scan_order
+from videomamba_nb import demo, digits, evaluate, events, explorer, export, features, flops, inference, long_video, lookup
+from videomamba_nb import model, onnx_export, pretrained, reading, recipe, scan, scan_chunked, scan_cpu, scan_order
 from videomamba_nb import scan_triton, scan_triton_bwd, ssm, torch_file, train, triton_kernels, usage, video, viz
 from videomamba_nb import weights, zoo
 
@@ -352,6 +352,15 @@ def call_inference(tmp):
     inference.read_source(frames, lambda n: [0, n-1]), inference.source_views(m, path, 2, 3)
     y = torch.arange(6) % 2
     inference.linear_probe(torch.randn(6, 2, 3), y, torch.randn(6, 2, 3), y)
+
+def call_long_video(tmp):
+    long_video.check_long(lambda **kw: long_video.JointTransformer(heads=4, **kw))
+    m = model.VideoMamba(**SMALL | dict(num_frames=8))
+    joint,d = long_video.joint_like(m, heads=2),events.long_events('valid', 16, size=8, n=6, root=tmp)
+    long_video.FlashWindows(d, 8)[4], joint.no_weight_decay(), long_video.lengthen(joint, 4)
+    x,y = long_video.clip_features(joint, d)
+    for kind in long_video.HEADS: long_video.fit_head(kind, (x, y), (x, y), steps=2)
+    long_video.clip_head('gru', 2, 8)(x)
 
 def call_explorer(tmp):
     path,frames = call_video(tmp),np.zeros((4, 8, 10, 3), dtype=np.uint8)
