@@ -26,12 +26,12 @@ import torch
 
 import videomamba_nb
 from videomamba_nb import adapt, annotations, augment, block_cpu, block_ops, bmamba, build, check_data, checkpoint
-from videomamba_nb import cli, commands, contract, core, data, datasets, demo, digits, distill, evaluate, explorer
-from videomamba_nb import export, features, flops, inference, lists, loading, lookup, model, objective, onnx_export
-from videomamba_nb import parallel, pieces, policy, pretrained, protocol, published, reading, recipe, rerun, saliency
-from videomamba_nb import saving, scan, scan_chunked, scan_cpu, scan_order, scan_triton, scan_triton_bwd, sensitivity
-from videomamba_nb import sources, ssm, step, streaming, torch_file, train, training, triton_kernels, usage
-from videomamba_nb import usage_data, video, viz, weights, zoo
+from videomamba_nb import cli, commands, contract, core, data, datasets, demo, digits, distill, evaluate, events
+from videomamba_nb import explorer, export, features, flops, inference, lists, loading, long_video, lookup, model
+from videomamba_nb import objective, onnx_export, parallel, pieces, policy, pretrained, protocol, published, reading
+from videomamba_nb import recipe, rerun, saliency, saving, scan, scan_chunked, scan_cpu, scan_order, scan_triton
+from videomamba_nb import scan_triton_bwd, sensitivity, sources, ssm, step, streaming, torch_file, train, training
+from videomamba_nb import triton_kernels, usage, usage_data, video, viz, weights, zoo
 
 del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
 
@@ -154,6 +154,13 @@ def call_policy_and_augment(tmp):
     augment.multi_scale_box(16, 20, 8, rng), augment.erase_box(16, 20, rng), augment.random_erase(x, rng, 1.)
     augment.augment_for('k400', weak=True, erase=1.)(clip, 8, rng)
     augment.check_augment(augment.Augment)
+def call_events(tmp):
+    rng = np.random.default_rng(0)
+    events.who_wins(0, 1)
+    pictures = events.event_pictures(np.zeros((3, 8, 8)), digits.load_photo('coins.png'), events.draw_events_look(rng), 16)
+    events.render_events(2, 0, pictures, events.event_times(rng, 16), 16)
+    d = events.long_events('valid', 16, n=6, root=tmp)
+    d[1], events.event_table(d)
 
 def call_ssm(tmp):
     ssm.discretise(torch.ones(3), -1.)
@@ -530,6 +537,14 @@ def call_sensitivity(tmp):
         sensitivity.gradient_maps(o, v, y), sensitivity.occlusion_maps(o, v), sensitivity.cover(o, v, maps > 0)
         sensitivity.occlusion_maps(o, v, y, torch.zeros(1)), sensitivity.removal_curve(o, v, y, maps, True, 2)
         sensitivity.removal_curve(o, v, y, maps, fill=torch.zeros_like(v[:1]))
+def call_long_video(tmp):
+    long_video.check_long(lambda **kw: long_video.JointTransformer(heads=4, **kw))
+    m = model.VideoMamba(**SMALL | dict(num_frames=8))
+    joint,d = long_video.joint_like(m, heads=2),events.long_events('valid', 16, size=8, n=6, root=tmp)
+    long_video.FlashWindows(d, 8)[4], joint.no_weight_decay(), long_video.lengthen(joint, 4)
+    x,y = long_video.clip_features(joint, d)
+    for kind in long_video.HEADS: long_video.fit_head(kind, (x, y), (x, y), steps=2)
+    long_video.clip_head('gru', 2, 8)(x)
 
 def call_explorer(tmp):
     path,frames = call_video(tmp),np.zeros((4, 8, 10, 3), dtype=np.uint8)
