@@ -46,7 +46,7 @@ def read_visible(
 def tap_layers(
     depth:int, # Blocks of the student
     layers:int=1, # How many answer
-    interval:float=1, # Steps from one to the next, 1 or more
+    interval:int | float=1, # Steps from one to the next, 1 or more
 )->list: # Their numbers, shallow first
     "The blocks whose output is compared with the teacher; `ValueError` if there are not so many."
     if layers < 1 or interval < 1:
@@ -161,7 +161,7 @@ class MaskedVideoMamba(MaskedAnswers):
         clip_output_dim:int=512, # Width of the teacher, o
         clip_norm_type:str='l2', # 'l2' for answers of length 1, 'none' to leave them
         clip_return_layer:int=1, # How many layers answer, k
-        clip_student_return_interval:float=1, # Steps from one answering layer to the next
+        clip_student_return_interval:int | float=1, # Steps from one answering layer to the next
         align_pre_last:bool=False, # The last block does not take part, as in the released training
         **size, # Arguments of `VideoMamba`, all but num_classes and fc_drop_rate; no drop path unless asked
     ):
