@@ -103,7 +103,7 @@ def _mark(model):
 def _frozen(model): return copy.deepcopy(model).eval().requires_grad_(False)
 
 class FrameTeacher(Teacher):
-    "An image VideoMamba as a teacher; what stands out is what differs from the rest of its frame."
+    "An image VideoMamba as a teacher; what stands out is the patch that differs from the rest of its frame."
     def __init__(self,
         model:VideoMamba, # Reads pictures; copied, and frozen
         kernel_size:int=1, # Frames in a patch of the student
@@ -115,14 +115,15 @@ class FrameTeacher(Teacher):
     def look(self,
         frames:Float[Tensor,'f c h w'], # Pictures
     )->tuple: # Tokens (f, 1+n, d), class token first; saliency (f, h, w)
-        "Normalised tokens, and their squared distance from the mean token of the frame."
-        x = self.model.to(frames.device).forward_features(frames)
-        off = x[:,1:]-x[:,1:].mean(1, keepdim=True)
-        return x, off.square().sum(-1).unflatten(1, self.model.grid)
+        "Normalised tokens, and how far each patch, before all blocks, is from the mean patch of its frame."
+        model = self.model.to(frames.device)
+        patches = model.patch_embed(frames)
+        off = (patches-patches.mean(1, keepdim=True)).square().sum(-1)
+        return model.forward_features(frames), off.unflatten(1, model.grid)
 
     def __repr__(self): return f'FrameTeacher({self._name}, kernel_size={self.kernel_size})'
 
-# %% ../nbs/32a_teacher.ipynb #91585509
+# %% ../nbs/32a_teacher.ipynb #3ae8ae92
 def clip_tower(
     source:str | Path | nn.Module, # Name on the Hub, folder, or a `CLIPVisionModel`, with projection or not
     **hub, # cache_dir, local_files_only, token, revision: for a download
@@ -143,7 +144,7 @@ def clip_tower(
     if hasattr(model, 'set_attn_implementation'): model.set_attn_implementation('eager')
     return model
 
-# %% ../nbs/32a_teacher.ipynb #bbfbdd43
+# %% ../nbs/32a_teacher.ipynb #d7908f4d
 class ClipTeacher(Teacher):
     "CLIP as the paper uses it: projected tokens without the last norm, and the attention of the last block."
     def __init__(self,
@@ -170,7 +171,7 @@ class ClipTeacher(Teacher):
 
     def __repr__(self): return f'ClipTeacher({self._name}, kernel_size={self.kernel_size}, size={self.size})'
 
-# %% ../nbs/32a_teacher.ipynb #a4a4acae
+# %% ../nbs/32a_teacher.ipynb #f0cc75e2
 @dataclass(frozen=True)
 class Align(Objective):
     "Say for the visible places of a masked clip what a teacher says; labels are not read."
