@@ -1,6 +1,6 @@
 """Does masked pre-training help? A small student learns from a teacher of single frames, then from few labels.
 
-    python dev/experiments/masked.py                    every arm, seeds 1, 2 and 3
+    python dev/experiments/masked.py                    every arm, seeds 1 to 6
     python dev/experiments/masked.py --arms tube        some arms
     python dev/experiments/masked.py --quick            few clips, one epoch, into a temporary folder: does it run?
 
@@ -10,7 +10,7 @@ unlabelled clips of MovingDigits, masked, three times, and is then fine-tuned on
 labelled clips, weights and order. No test clip chooses anything: the last weights count. The three arms that matter most
 come first, each with all seeds, then the other masks, then the rest; a stopped run goes on with the next row. One row per
 arm and seed goes to `results/masked.csv`, with the processor time of each part: an arm takes about 20 seconds of one core,
-all of it ten minutes.
+all of it about twenty minutes.
 """
 import argparse
 import sys
@@ -108,7 +108,7 @@ def main():
     global PRETRAIN, TUNE, LONG, LABELLED
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--arms', nargs='+', default=list(ARMS), choices=list(ARMS), metavar='ARM')
-    p.add_argument('--seeds', type=int, nargs='+', default=[1, 2, 3])
+    p.add_argument('--seeds', type=int, nargs='+', default=[1, 2, 3, 4, 5, 6])
     p.add_argument('--quick', action='store_true', help='few clips, one epoch, into a temporary folder')
     args = p.parse_args()
     home,results,clips,teach = cache_dir('masked_trial'),RESULTS,dict(train=2400, test=400),{}
