@@ -46,7 +46,7 @@ def read_visible(
 def tap_layers(
     depth:int, # Blocks of the student
     layers:int=1, # How many answer
-    interval:float=1, # Steps from one to the next, 1 or more
+    interval:int | float=1, # Steps from one to the next, 1 or more
 )->list: # Their numbers, shallow first
     "The blocks whose output is compared with the teacher; `ValueError` if there are not so many."
     if layers < 1 or interval < 1:
@@ -133,7 +133,7 @@ class MaskedAnswers(MaskedParts):
     )->Float[Tensor,'k b v d']: # Tokens of each answering layer, shallow first
         "Run the blocks on the visible tokens and collect; `ValueError` for a mask that could be misread."
         self.check_input(x)
-        keep,wide = visible_tokens(mask, len(x), self.grid),self.config['residual_in_fp32']
+        keep,wide = visible_tokens(mask, len(x), self.grid).to(x.device),self.config['residual_in_fp32']
         hidden,residual,found = take(self.embed(x), keep),None,[]
         for i,(layer,read) in enumerate(zip(self.layers, read_visible(self.reading, keep))):
             hidden,residual = layer(hidden, residual, read)
@@ -147,7 +147,7 @@ class MaskedAnswers(MaskedParts):
     )->Float[Tensor,'k b v o']: # Answers of each layer, shallow first, for the visible tokens in their order
         "Say for each visible token what the teacher would say."
         xs,keep = self.forward_features(x, mask),visible_tokens(mask, len(x), self.grid)
-        where = self.clip_pos_embed[keep]
+        where = self.clip_pos_embed[keep.to(x.device)]
         return torch.stack([f(o, where) for f,o in zip(self.clip_decoder, xs)])
 
 # %% ../nbs/32_masked.ipynb #85ad9638
@@ -155,13 +155,13 @@ _SIZES = {k: p.default for k,p in inspect.signature(VideoMamba.__init__).paramet
           if k not in ('self', 'num_classes', 'fc_drop_rate')} | dict(drop_path_rate=0.)
 
 class MaskedVideoMamba(MaskedAnswers):
-    "A VideoMamba that learns from a teacher on masked clips (paper, section 3.3); official parameter names."
+    "A VideoMamba that learns from a teacher on masked clips (paper, masked modelling); official names."
     def __init__(self,
         clip_decoder_embed_dim:int | None=None, # Must be embed_dim, which it is if left out
         clip_output_dim:int=512, # Width of the teacher, o
         clip_norm_type:str='l2', # 'l2' for answers of length 1, 'none' to leave them
         clip_return_layer:int=1, # How many layers answer, k
-        clip_student_return_interval:float=1, # Steps from one answering layer to the next
+        clip_student_return_interval:int | float=1, # Steps from one answering layer to the next
         align_pre_last:bool=False, # The last block does not take part, as in the released training
         **size, # Arguments of `VideoMamba`, all but num_classes and fc_drop_rate; no drop path unless asked
     ):

@@ -58,7 +58,7 @@ def check_teacher(
     "Hold a teacher to what a masked student relies on; `AssertionError` if it differs."
     y,a = teacher(x.clone().requires_grad_())
     b,t,h,w = a.shape
-    assert y.ndim == 3 and y.shape[:2] == (len(x), 1+t*h*w) and b == len(x), 'one token per place, and one more'
+    assert b == len(x) and y.ndim == 3 and y.shape[:2] == (b, 1+t*h*w), 'one token per place, and one more'
     assert not (y.requires_grad or a.requires_grad), 'a teacher is frozen'
     test_tensor(y.norm(dim=-1), torch.ones_like(y[...,0]), rtol=1e-4, atol=1e-4)
     assert (a >= 0).all() and a.isfinite().all() and (a > 0).any(), 'saliency must be finite, not negative'
@@ -103,7 +103,7 @@ def _mark(model):
 def _frozen(model): return copy.deepcopy(model).eval().requires_grad_(False)
 
 class FrameTeacher(Teacher):
-    "An image VideoMamba as a teacher; what stands out is what differs from the rest of its frame."
+    "An image VideoMamba as a teacher; what stands out is the patch that differs from the rest of its frame."
     def __init__(self,
         model:VideoMamba, # Reads pictures; copied, and frozen
         kernel_size:int=1, # Frames in a patch of the student
@@ -115,16 +115,17 @@ class FrameTeacher(Teacher):
     def look(self,
         frames:Float[Tensor,'f c h w'], # Pictures
     )->tuple: # Tokens (f, 1+n, d), class token first; saliency (f, h, w)
-        "Normalised tokens, and their squared distance from the mean token of the frame."
-        x = self.model.to(frames.device).forward_features(frames)
-        off = x[:,1:]-x[:,1:].mean(1, keepdim=True)
-        return x, off.square().sum(-1).unflatten(1, self.model.grid)
+        "Normalised tokens, and how far each patch, before all blocks, is from the mean patch of its frame."
+        model = self.model.to(frames.device)
+        patches = model.patch_embed(frames)
+        off = (patches-patches.mean(1, keepdim=True)).square().sum(-1)
+        return model.forward_features(frames), off.unflatten(1, model.grid)
 
     def __repr__(self): return f'FrameTeacher({self._name}, kernel_size={self.kernel_size})'
 
-# %% ../nbs/32a_teacher.ipynb #e1584b29
+# %% ../nbs/32a_teacher.ipynb #3ae8ae92
 def clip_tower(
-    source:str | Path | nn.Module, # A name on the Hub, a folder, or a `CLIPVisionModel` with or without projection
+    source:str | Path | nn.Module, # Name on the Hub, folder, or a `CLIPVisionModel`, with projection or not
     **hub, # cache_dir, local_files_only, token, revision: for a download
 )->nn.Module: # Frozen, with attention that can be read
     "CLIP's picture tower by the loader of transformers; `ValueError` if weights are missing."
@@ -132,17 +133,18 @@ def clip_tower(
     if isinstance(source, nn.Module): model = _frozen(source)
     else:
         config = hf.AutoConfig.from_pretrained(source, **hub)
-        kind = 'CLIPVisionModel' if 'CLIPVisionModel' in (config.architectures or ()) else 'CLIPVisionModelWithProjection'
-        model,info = getattr(hf, kind).from_pretrained(source, output_loading_info=True, **hub)
+        bare = 'CLIPVisionModel' in (config.architectures or ())
+        kind = hf.CLIPVisionModel if bare else hf.CLIPVisionModelWithProjection
+        model,info = kind.from_pretrained(source, output_loading_info=True, **hub)
         missing = sorted(k for k in info['missing_keys'] if not k.endswith('position_ids'))
-        if missing: raise ValueError(f'{source} is no CLIP picture tower: {missing[0]} and maybe more is missing')
+        if missing: raise ValueError(f'{source} is no whole CLIP picture tower: {missing[0]} is missing')
         model = model.eval().requires_grad_(False)
     if not hasattr(model.config, 'patch_size'):
         raise ValueError(f'{type(model).__name__} is no picture tower: give its vision model')
     if hasattr(model, 'set_attn_implementation'): model.set_attn_implementation('eager')
     return model
 
-# %% ../nbs/32a_teacher.ipynb #7bbe58f1
+# %% ../nbs/32a_teacher.ipynb #d7908f4d
 class ClipTeacher(Teacher):
     "CLIP as the paper uses it: projected tokens without the last norm, and the attention of the last block."
     def __init__(self,
@@ -169,7 +171,7 @@ class ClipTeacher(Teacher):
 
     def __repr__(self): return f'ClipTeacher({self._name}, kernel_size={self.kernel_size}, size={self.size})'
 
-# %% ../nbs/32a_teacher.ipynb #c250d3b5
+# %% ../nbs/32a_teacher.ipynb #f0cc75e2
 @dataclass(frozen=True)
 class Align(Objective):
     "Say for the visible places of a masked clip what a teacher says; labels are not read."
@@ -189,7 +191,7 @@ class Align(Objective):
         rng:np.random.Generator | None=None, # Draws the masks; None means the same mask for the same clip
     )->Bool[Tensor,'b m']: # True = hidden
         "A mask for each clip."
-        b,*grid = saliency.shape
+        b,grid = len(saliency),tuple(saliency.shape[1:])
         if rng: return draw_mask(self.mask, grid, self.ratio, rng, saliency, b).to(saliency.device)
         each = [draw_mask(self.mask, grid, self.ratio, np.random.default_rng(0), a[None]) for a in saliency]
         return torch.cat(each).to(saliency.device)

@@ -27,11 +27,12 @@ import torch
 import videomamba_nb
 from videomamba_nb import adapt, annotations, augment, block_cpu, block_ops, bmamba, build, check_data, checkpoint
 from videomamba_nb import cli, commands, contract, core, data, datasets, demo, digits, distill, evaluate, events
-from videomamba_nb import explorer, export, features, flops, inference, lists, loading, long_video, lookup, model
-from videomamba_nb import objective, onnx_export, parallel, pieces, policy, pretrained, protocol, published, reading
-from videomamba_nb import recipe, rerun, saliency, saving, scan, scan_chunked, scan_cpu, scan_order, scan_triton
-from videomamba_nb import scan_triton_bwd, sensitivity, sources, ssm, step, streaming, torch_file, train, training
-from videomamba_nb import triton_kernels, usage, usage_data, video, viz, weights, zoo
+from videomamba_nb import explorer, export, features, flops, inference, lists, loading, long_video, lookup, masked
+from videomamba_nb import masks, model, objective, onnx_export, parallel, pieces, policy, pretrained, protocol
+from videomamba_nb import published, reading, recipe, rerun, saliency, saving, scan, scan_chunked, scan_cpu
+from videomamba_nb import scan_order, scan_triton, scan_triton_bwd, sensitivity, sources, ssm, step, streaming
+from videomamba_nb import teacher, torch_file, train, training, triton_kernels, usage, usage_data, video, viz, weights
+from videomamba_nb import zoo
 
 del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
 
@@ -392,6 +393,43 @@ def call_distill(tmp):
     distill.check_student(distill.DistillVideoMamba)
     distill.check_taught(distill.Distill, lambda ce, mine, his: ce+distill.token_gap(mine[1], his[1]))
     distill.soft_gap(y[None].float(), y[None].float(), 2.), distill.unit(x)
+def call_masks(tmp):
+    rng,a = np.random.default_rng(0),torch.rand(2, 2, 3, 4)
+    for kind in masks.MASKS:
+        mask = masks.draw_mask(kind, (2, 3, 4), .5, rng, a, 2)
+        masks.draw_mask(kind, (3, 4), .5, rng, a[:,:1].flatten(2), 2), masks.mask_counts(kind, (3, 4), .5)
+        masks.check_mask(masks.draw_mask, kind)
+    masks.take(torch.randn(2, 25, 3), masks.visible_tokens(mask, 2, (2, 3, 4)))
+
+def call_masked(tmp):
+    size,x = {k: v for k,v in SMALL.items() if k != 'num_classes'},torch.randn(2, 3, 2, 8, 8)
+    mask = masks.draw_mask('tube', (2, 2, 2), .5, np.random.default_rng(0), batch=2)
+    for kw in (dict(), dict(scan_order='temporal_first', clip_return_layer=2, clip_norm_type='none', rms_norm=False),
+               dict(align_pre_last=True, clip_decoder_embed_dim=8, clip_student_return_interval=1.5)):
+        m = masked.MaskedVideoMamba(**size, clip_output_dim=5, **kw)
+        out = m.double()(x.double(), mask)
+        m.float()(x, mask), m.no_weight_decay(), masked.classifier_of(m, 3, num_frames=4, drop_path_rate=.1)
+    m.set_scan_order('hilbert'), masked.read_visible(m.reading, torch.zeros(2, 1, dtype=torch.int64))
+    m.resize(num_frames=4, img_size=(8, 12)), masked.tap_layers(3, 2, 1.5), masked.sinusoid(3, 5)
+    for kind in ('l2', 'mse', 'smooth_l1'): masked.alignment(out, out, kind), masked.alignment(out, out[0], kind)
+
+def call_teacher(tmp):
+    import transformers
+    images,_ = teacher.digit_frames(4, 'valid')
+    clips,mine = images.view(2, 2, 3, 32, 32).transpose(1, 2),dict(SMALL, img_size=32, patch_size=16, num_frames=None)
+    config = transformers.CLIPVisionConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
+                                           image_size=32, patch_size=16, projection_dim=8)
+    tower = transformers.CLIPVisionModelWithProjection(config)
+    tower.save_pretrained(tmp/'tower')
+    ours = teacher.FrameTeacher(model.VideoMamba(**mine))
+    for t in (ours, teacher.ClipTeacher(tower), teacher.ClipTeacher(tmp/'tower', 1, 48)):
+        teacher.check_teacher(t, clips), t.look(images), t(images)
+    teacher.clip_tower(str(tmp/'tower')), repr(t)
+    with suppress(NotImplementedError): teacher.Teacher().look(images)
+    m = masked.MaskedVideoMamba(img_size=32, patch_size=16, depth=1, embed_dim=8, num_frames=2, clip_output_dim=8)
+    asked = teacher.Align(ours, 'tube', .5, 'mse')
+    objective.check_objective(asked, m, torch.cat([clips, clips]), torch.zeros(4))
+    asked.masks(torch.ones(1, 2, 2, 2)), asked.masks(torch.ones(1, 2, 2, 2), np.random.default_rng(0))
 
 def call_saving(tmp):
     part,folder = torch.nn.Linear(1, 1),tmp/'saved'
