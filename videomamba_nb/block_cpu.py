@@ -194,7 +194,8 @@ def workspace(
 )->Tensor: # float32, holding whatever was there
     "A buffer that the next call of this thread with this name will use again."
     held,size = _SPACE.__dict__,math.prod(shape)
-    if name not in held or held[name].numel() < size: held[name] = new(size)
+    if name not in held or held[name].numel() < size:
+        with torch.inference_mode(False): held[name] = new(size) # a later call may not be in that mode
     return held[name][:size].view(shape)
 
 def free_workspace():

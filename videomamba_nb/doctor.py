@@ -95,7 +95,7 @@ _CHECKS += [dict(needed=False, **o) for o in (
     dict(package='scikit-learn', module='sklearn', purpose='the digits of MovingDigits'),
     dict(package='scikit-image', module='skimage', purpose='the photographs of MovingDigits'),
     dict(package='anywidget', least='0.9', purpose='the explorer asks Python for orders'),
-    dict(package='transformers', least='4.40', purpose='CLIP as a teacher',
+    dict(package='transformers', least='4.48', purpose='CLIP as a teacher',
          command='pip install "videomamba_nb[clip]"'),
     dict(package='onnxscript', purpose='export to ONNX', command='pip install "videomamba_nb[onnx]"'),
     dict(package='triton', purpose='GPU kernels'),
