@@ -1,11 +1,13 @@
 """Does a larger model overfit where a smaller one does not, and does the smaller one help as its teacher? (paper, Fig. 6)
 
-    python dev/experiments/distill.py              all of it: about a quarter of an hour on one core
+    python dev/experiments/distill.py              all of it: about half an hour on one core
     python dev/experiments/distill.py --quick      one seed, a few epochs, nothing kept: does it run?
 
 Handwritten digits, 200 of them for training, drawn by the seed from the first 1000 of scikit-learn's; 100 others are looked
 at after each epoch, 300 and the last 497 once at the end. First as they are, so that all can be learnt by heart; then moved
-by up to a point in each epoch. A run that was stopped goes on with the next row.
+by up to a point in each epoch; then with the official augmentation of pictures (RandAugment, random crops, erasing, mixup,
+cutmix; no mirror, since digits have a left and a right) for twice as many epochs and three seeds. A run that was stopped
+goes on with the next row.
 """
 import argparse
 import sys
@@ -23,6 +25,7 @@ sys.path[:0] = [str(ROOT), str(ROOT/'dev'/'bench')]
 
 from common import append_rows, read_rows  # noqa: E402
 
+from videomamba_nb.augment import Augment  # noqa: E402
 from videomamba_nb.core import cache_dir, set_seed  # noqa: E402
 from videomamba_nb.demo import lively_start  # noqa: E402
 from videomamba_nb.distill import Distill, DistillVideoMamba, Logits, Teacher, student_of  # noqa: E402
@@ -38,10 +41,13 @@ SPLITS = {'train': (0, 1000), 'valid': (1000, 1300), 'test': (1300, 1797)}
 IMAGES, WATCHED, EPOCHS = 200, 100, 30
 CONFIG = TrainConfig(batch_size=20, lr=3e-3, min_lr=1e-5, warmup_epochs=3, clip_grad=5.)
 SMOOTHING = .1
+STRONG = Augment('rand-m9-mstd0.5-inc1', scale=(.35, 1.), flip=0., erase=.25, how='bicubic', fill=(0, 0, 0),
+                 mean=(.5,)*3, std=(.5,)*3)
+MIXING = dict(mixup=.8, cutmix=1.)
 
 
 class Digits:
-    "Digits of 16 x 16 points; while training, moved by up to a point."
+    "Digits of 16 x 16 points; while training, moved by up to a point, or augmented as ImageNet is."
     classes = [str(i) for i in range(10)]
 
     def __init__(self, numbers, shift=0):
@@ -57,9 +63,12 @@ class Digits:
         self.epoch = epoch
 
     def __getitem__(self, i):
-        x = self.x[i]
-        if self.shift:
-            by = np.random.default_rng([self.epoch, i]).integers(-self.shift, self.shift+1, 2)
+        x, rng = self.x[i], np.random.default_rng([self.epoch, i])
+        if self.shift == 'official':
+            picture = ((x.clamp(-1, 1)+1)*127.5).round().byte().numpy().transpose(1, 2, 0)
+            x = STRONG(np.repeat(picture, 3, 2)[None], 16, rng)[:, 0].mean(0, keepdim=True)
+        elif self.shift:
+            by = rng.integers(-self.shift, self.shift+1, 2)
             x = F.pad(x, [self.shift]*4, value=-1.).roll(tuple(by.tolist()), (1, 2))
             x = x[:, self.shift:-self.shift, self.shift:-self.shift]
         return x, int(self.y[i])
@@ -73,13 +82,14 @@ def make(size, teaching):
     return lively_start(model, dt_bias=0.)
 
 
-def objective(teaching, teacher, epochs):
+def objective(teaching, teacher, epochs, shift):
     "What the student is asked for."
+    mixing = MIXING if shift == 'official' else {}
     if teaching == 'none':
-        return Classify(10, SMOOTHING)
+        return Classify(10, SMOOTHING, **mixing)
     if teaching == 'answers':
-        return Logits(teacher, 10, SMOOTHING)
-    return Distill(teacher, 10, SMOOTHING, until=epochs//2 if teaching == 'early' else None)
+        return Logits(teacher, 10, SMOOTHING, **mixing)
+    return Distill(teacher, 10, SMOOTHING, **mixing, until=epochs//2 if teaching == 'early' else None)
 
 
 @torch.no_grad()
@@ -95,11 +105,11 @@ def train(size, teaching, shift, seed, epochs, home):
     chosen = np.random.default_rng(seed).permutation(SPLITS['train'][1])[:IMAGES]
     model, file = make(size, teaching), home/f'S-{shift}-{seed}.safetensors'
     teacher = None if teaching == 'none' else load_model(file)[0]
-    data = {k: Digits(chosen if k == 'train' else np.arange(*SPLITS[k]), shift*(k == 'train')) for k in SPLITS}
+    data = {k: Digits(chosen if k == 'train' else np.arange(*SPLITS[k]), shift if k == 'train' else 0) for k in SPLITS}
     watched = torch.utils.data.Subset(data['valid'], range(WATCHED))
     start, config = time.process_time(), TrainConfig(**vars(CONFIG) | dict(epochs=epochs, seed=seed))
     history = fit(model, data['train'], watched, config, device='cpu', show=False,
-                  objective=objective(teaching, teacher, epochs))
+                  objective=objective(teaching, teacher, epochs, shift))
     plain = student_of(model) if isinstance(model, DistillVideoMamba) else model.eval()
     if teaching == 'none' and size == 'S':
         save_model(plain, file)
@@ -129,6 +139,8 @@ def plan(seeds):
     for shift, models in rounds:
         for seed in seeds:
             yield from ((size, teaching, shift, seed) for size, teaching in models)
+    for seed in seeds[:3]:
+        yield from ((size, teaching, 'official', seed) for size, teaching in (*first, ('M', 'answers'), ('B', 'answers')))
 
 
 def main():
@@ -143,13 +155,14 @@ def main():
         seeds, epochs = ([0], 2) if args.quick else (args.seeds, args.epochs)
         for what in plan(seeds):
             size, teaching, shift, seed = what
-            done = {(r['size'], r['teaching'], int(r['shift']), int(r['seed'])) for r in read_rows('distill', folder)}
+            done = {(r['size'], r['teaching'], r['shift'], int(r['seed'])) for r in read_rows('distill', folder)}
             teaches = teaching == 'none' and size == 'S'
-            if what in done and not (teaches and not (home/f'S-{shift}-{seed}.safetensors').exists()):
+            known = (size, teaching, str(shift), seed) in done
+            if known and not (teaches and not (home/f'S-{shift}-{seed}.safetensors').exists()):
                 continue
-            row, curve = train(*what, epochs, home)
+            row, curve = train(*what, epochs*(2 if shift == 'official' else 1), home)
             print(row, flush=True)
-            if what not in done:
+            if not known:
                 append_rows('distill_curves', curve, folder)
                 append_rows('distill', [row], folder)
 
