@@ -72,13 +72,15 @@ def named_step(
 )->Float[Tensor,'3']: # As from `train_step`; zeros if no process could read anything
     "A step whose errors name the files: `FloatingPointError`, or `ValueError` for a senseless label."
     x,y = (torch.empty(0), torch.empty(0)) if batch.x is None else (batch.x, batch.y)
-    run.objective.check(y.tolist(), [n for n in batch.names if n not in batch.unread])
+    names = [n for n in batch.names if n not in batch.unread]
+    copies = len(x)//max(len(names), 1)
+    run.objective.check(y.tolist(), [n for n in names for _ in range(copies)])
     if not add_up(torch.tensor(len(x), device=run.device)): return torch.zeros(3).double()
     try: return train_step(run, x, y, lr, seeds)
     except FloatingPointError as e:
         at = f'step {seeds[1]+1} of epoch {len(run.history)+1}'
-        names = ', '.join(sum(collect(batch.names), []))
-        raise FloatingPointError(f'{e} at {at}; the clips were {names}') from None
+        clips = ', '.join(sum(collect(batch.names), []))
+        raise FloatingPointError(f'{e} at {at}; the clips were {clips}') from None
 
 def train_epoch(
     run:Run, # Changed in place

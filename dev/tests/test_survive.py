@@ -129,3 +129,15 @@ def test_a_broken_number_keeps_the_last_good_checkpoint(tmp_path, calm):
         train(Broken(), tmp_path/'run')
     assert len(read_run(tmp_path/'run')['history']) == 2
     same(train(Noise(), tmp_path/'run')[0], calm)
+
+def test_copies_of_a_clip_are_trained_on_and_named():
+    class Twice(Noise):
+        copies,bad = 2,None
+        def __getitem__(self, i):
+            x,y = super().__getitem__(i)
+            return torch.stack([x, -x]), 7 if i == self.bad else y
+    once,twice = (train(o(), epochs=1, mixup=0.)[0] for o in (Noise, Twice))
+    assert (once['head.weight']-twice['head.weight']).abs().max() > 1e-4
+    wrong = Twice()
+    wrong.bad = 5
+    with pytest.raises(ValueError, match='^5.mp4 has label 7'): train(wrong, epochs=1)
