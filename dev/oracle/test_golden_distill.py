@@ -6,7 +6,20 @@ import json
 
 import pytest
 import torch
-from test_golden import DTYPES, GOLDEN, OUT, arguments, cases, filled, near, near_grad, read, ruled, vectors
+from test_golden import (
+    DTYPES,
+    GOLDEN,
+    OUT,
+    arguments,
+    cases,
+    filled,
+    near,
+    read,
+    ruled,
+    same_inside,
+    same_sizes,
+    vectors,
+)
 
 from videomamba_nb.distill import DistillVideoMamba, create_distill, student_of
 from videomamba_nb.model import VideoMamba
@@ -35,24 +48,12 @@ def run(name, p):
 def test_model(name, p):
     t,meta,model,x,out,blocks = run(name, p)
     for k,v in out.items(): near(v, t[f'out.{p}.{k}'], OUT[p], k)
-    for i,pair in enumerate(blocks):
-        for ours,key in zip(pair, ('hidden', 'residual')):
-            if f'block.{p}.{i}.{key}' in t: near(ours, t[f'block.{p}.{i}.{key}'], OUT[p], f'block {i} {key}')
-    near_grad(x.grad, t[f'grad.{p}.input'], p, 'gradient of the input')
-    silent = set(meta['params_without_gradient'])
-    for k,v in model.named_parameters():
-        assert (v.grad is None) == (k in silent), f'{k}: gradient {"missing" if v.grad is None else "not expected"}'
-        if f'grad.f64.{k}' in t: near_grad(v.grad, t[f'grad.f64.{k}'], p, f'gradient of {k}')
+    same_inside(t, meta, model, x, blocks, p)
 
 @pytest.mark.parametrize('name', MODELS)
 def test_every_gradient_has_the_right_size(name):
     _,meta,model,*_ = run(name, 'f64')
-    for k,v in model.named_parameters():
-        want = meta['param_grad_summary_f64'].get(k)
-        if want is None: continue
-        ours = dict(l2=v.grad.norm().item(), maxabs=v.grad.abs().max().item())
-        assert ours == pytest.approx({o: want[o] for o in ours}, rel=1e-9, abs=1e-12), k
-        assert v.grad.sum().item() == pytest.approx(want['sum'], abs=1e-9*want['l2']*v.numel()**.5), k
+    same_sizes(meta, model)
 
 @pytest.mark.parametrize('p', DTYPES)
 @pytest.mark.parametrize('name', MODELS)

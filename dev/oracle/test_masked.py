@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from test_golden import DTYPES, GOLDEN, OUT, cases, near, near_grad, read
+from test_golden import DTYPES, GOLDEN, OUT, cases, near, read, same_inside, same_layout, same_sizes
 from test_golden import pytestmark as pytestmark
 
 from videomamba_nb.masked import MaskedVideoMamba, sinusoid
@@ -35,24 +35,12 @@ def run(name, p):
 def test_model(name, p):
     t,meta,model,x,out,blocks = run(name, p)
     near(out, t[f'out.{p}.clip'], OUT[p], 'answers')
-    for i,pair in enumerate(blocks):
-        for ours,key in zip(pair, ('hidden','residual')):
-            if f'block.{p}.{i}.{key}' in t: near(ours, t[f'block.{p}.{i}.{key}'], OUT[p], f'block {i} {key}')
-    near_grad(x.grad, t[f'grad.{p}.input'], p, 'gradient of the input')
-    silent = set(meta['params_without_gradient'])
-    for k,v in model.named_parameters():
-        assert (v.grad is None) == (k in silent), f'{k}: gradient {"missing" if v.grad is None else "not expected"}'
-        if f'grad.f64.{k}' in t: near_grad(v.grad, t[f'grad.f64.{k}'], p, f'gradient of {k}')
+    same_inside(t, meta, model, x, blocks, p)
 
 @pytest.mark.parametrize('name', cases('model_*.json', ['pretrain']))
 def test_every_gradient_has_the_right_size(name):
     _,meta,model,*_ = run(name, 'f64')
-    for k,v in model.named_parameters():
-        want = meta['param_grad_summary_f64'].get(k)
-        if want is None: continue
-        ours = dict(l2=v.grad.norm().item(), maxabs=v.grad.abs().max().item())
-        assert ours == pytest.approx({o: want[o] for o in ours}, rel=1e-9, abs=1e-12), k
-        assert v.grad.sum().item() == pytest.approx(want['sum'], abs=1e-9*want['l2']*v.numel()**.5), k
+    same_sizes(meta, model)
 
 @pytest.mark.parametrize('name', cases('model_*.json', ['pretrain']))
 def test_table_of_positions(name):
@@ -66,13 +54,7 @@ def test_keys(name):
     meta = json.loads((GOLDEN/f'{name}.json').read_text())
     size = dict(zip(('depth','embed_dim'), SIZES.get(meta['builder'].removesuffix('_pretrain'), ())))
     model = MaskedVideoMamba(**size | arguments(meta['kwargs']))
-    ours = [[k, list(v.shape), str(v.dtype).removeprefix('torch.')] for k,v in model.state_dict().items()]
-    assert sorted(ours) == sorted(meta['keys'])
-    assert [k for k,*_ in ours] == [k for k,*_ in meta['keys']], 'same names, another order'
-    assert sum(v.numel() for v in model.parameters()) == meta['num_params']
-    rates = [layer.drop_path.p for layer in model.layers]+[model.drop_path.p]
-    assert rates == pytest.approx(meta['drop_path_per_block']+[meta['drop_path_final']])
-    assert model.no_weight_decay() == set(meta['no_weight_decay'])
+    same_layout(meta, model)
 
 def test_initialisation():
     stats = json.loads((GOLDEN/'init_stats.json').read_text())['pretrain']
