@@ -28,7 +28,9 @@ class Batch:
     x:Tensor | None # (b, ...), None if no clip could be read
     y:Tensor | None # (b)
     names:list # All clips of the batch, read or not
-    unread:dict=field(default_factory=dict) # Name -> reason
+    read:list=field(default_factory=list) # What each row of x is called
+    unread:dict=field(default_factory=dict) # Name -> reason; one file may hold several clips
+    lost:int=0 # Clips that could not be read
 
     def __len__(self): return 0 if self.x is None else len(self.x)
 
@@ -48,11 +50,12 @@ class _Collate:
     def __call__(self, rows):
         names = file_names(self.data, [i for i,_ in rows])
         unread = {n: o for n,(_,o) in zip(names, rows) if isinstance(o, str)}
-        good = [o for _,o in rows if not isinstance(o, str)]
-        if not good: return Batch(None, None, names, unread)
-        x,y = default_collate(good)
+        good = [(n, o) for n,(_,o) in zip(names, rows) if not isinstance(o, str)]
+        lost = len(rows)-len(good)
+        if not good: return Batch(None, None, names, [], unread, lost)
+        x,y = default_collate([o for _,o in good])
         if self.copies > 1: x,y = x.flatten(0, 1),y.repeat_interleave(self.copies, 0)
-        return Batch(x, y, names, unread)
+        return Batch(x, y, names, [n for n,_ in good for _ in range(self.copies)], unread, lost)
 
 # %% ../nbs/29e_loading.ipynb #dbaf94db
 _DEATH = re.compile(r'DataLoader worker \(pid')
@@ -102,6 +105,7 @@ def read_batches(
 # %% ../nbs/29e_loading.ipynb #2921f616
 def report_unread(
     unread:dict, # Name -> reason
+    lost:int, # Clips in them
     n:int, # Clips that were asked for
     most:float, # Largest share that may be missing
     where:str, # For example 'epoch 3'
@@ -109,7 +113,7 @@ def report_unread(
     "Warn of clips that were left out; `ValueError` if they are too many."
     if not unread: return
     first = '; '.join(f'{k} ({v})' for k,v in list(unread.items())[:5])
-    told = f'{len(unread)} of {n} clips could not be read in {where}: {first}' + '; ...'*(len(unread) > 5)
-    if len(unread) > most*n:
+    told = f'{lost} of {n} clips could not be read in {where}: {first}' + '; ...'*(len(unread) > 5)
+    if lost > most*n:
         raise ValueError(f'{told}. That is more than {most:.0%}: look at the paths, and at the files')
     warnings.warn(f'{told}. They were left out')

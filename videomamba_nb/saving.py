@@ -89,7 +89,7 @@ def resume(
     about:dict, # From `about_run`
 ):
     "Bring a run to where it stopped, clear away what a kill left half written; nothing in a fresh folder."
-    for p in folder.glob('.*.tmp'): p.unlink()
+    for p in folder.glob('.*.tmp'): p.unlink(missing_ok=True) # several processes may sweep
     state = read_run(folder)
     if state is None: return
     check_same(state['about'], about, folder)

@@ -51,17 +51,17 @@ def epoch_steps(
 def tell_unread(
     run:Run, # Says how many may be missing
     unread:dict, # Name -> reason, of this process
+    lost:int, # Clips of this process that could not be read
     asked:int, # Clips this process was to read
     where:str, # For example 'epoch 3'
 )->int: # Number of clips that no process could read
     "Report what could not be read, once for all processes; `ValueError` if it is too much."
-    told = collect((unread, asked))
-    everything = {k: v for o,_ in told for k,v in o.items()}
-    if everything: # a sentence is said once, an error by all
-        n = sum(k for _,k in told)
-        if run.place.first or len(everything) > run.config.unread*n:
-            report_unread(everything, n, run.config.unread, where)
-    return len(everything)
+    told = collect((unread, lost, asked))
+    everything = {k: v for o,*_ in told for k,v in o.items()}
+    lost,n = (sum(o[i] for o in told) for i in (1, 2))
+    if run.place.first or lost > run.config.unread*n: # a sentence is said once, an error by all
+        report_unread(everything, lost, n, run.config.unread, where)
+    return lost
 
 # %% ../nbs/30_train.ipynb #a92df1c6
 def named_step(
@@ -72,9 +72,7 @@ def named_step(
 )->Float[Tensor,'3']: # As from `train_step`; zeros if no process could read anything
     "A step whose errors name the files: `FloatingPointError`, or `ValueError` for a senseless label."
     x,y = (torch.empty(0), torch.empty(0)) if batch.x is None else (batch.x, batch.y)
-    names = [n for n in batch.names if n not in batch.unread]
-    copies = len(x)//max(len(names), 1)
-    run.objective.check(y.tolist(), [n for n in names for _ in range(copies)])
+    run.objective.check(y.tolist(), batch.read)
     if not add_up(torch.tensor(len(x), device=run.device)): return torch.zeros(3).double()
     try: return train_step(run, x, y, lr, seeds)
     except FloatingPointError as e:
@@ -88,12 +86,13 @@ def train_epoch(
     show:bool=True, # Show a progress bar on a terminal
 )->dict: # epoch, lr, train_loss, train_ and the score, unread, seconds
     "One pass over the clips; `ValueError` if too many cannot be read."
-    start,sums,unread,asked,epoch = time.time(),torch.zeros(3).double(),{},0,len(run.history)+1
+    start,sums,unread,lost,asked = time.time(),torch.zeros(3).double(),{},0,0
     run.model.train()
     for lr,seeds,batch in epoch_steps(run, data, show):
         sums += named_step(run, lr, seeds, batch)
-        unread,asked = unread | batch.unread,asked+len(batch.names)
-    unread = tell_unread(run, unread, asked, f'epoch {epoch}')
+        unread,lost,asked = unread | batch.unread,lost+batch.lost,asked+len(batch.names)
+    epoch = len(run.history)+1
+    unread = tell_unread(run, unread, lost, asked, f'epoch {epoch}')
     return dict(epoch=epoch, lr=lr, **means(run, 'train', sums), unread=unread, seconds=time.time()-start)
 
 # %% ../nbs/30_train.ipynb #fe99fd05
@@ -105,13 +104,13 @@ def validate(
     "Loss and score on clips that are not trained on; each counts once, however many processes there are."
     model,c,mine = run.judged.eval(),run.config,shard(len(data))
     batches = [mine[i:i+c.batch_size] for i in range(0, len(mine), c.batch_size)]
-    sums,unread = torch.zeros(3).double(),{}
+    sums,unread,lost = torch.zeros(3).double(),{},0
     for b in read_batches(data, batches, c.workers):
-        unread |= b.unread
+        unread,lost = unread | b.unread,lost+b.lost
         if b.x is None: continue
         with autocast(run): loss,score = run.objective(model, b.x.to(run.device), b.y.to(run.device))
         sums += torch.stack([loss.sum(), score.sum(), loss.new_tensor(len(loss))]).double().cpu()
-    told = tell_unread(run, unread, len(mine), f'validation of epoch {len(run.history)+1}')
+    told = tell_unread(run, unread, lost, len(mine), f'validation of epoch {len(run.history)+1}')
     return means(run, 'valid', add_up(sums.to(run.device)).cpu()) | dict(unread=told)
 
 # %% ../nbs/30_train.ipynb #6feea0e5

@@ -71,12 +71,7 @@ def test_keys(name):
     meta = json.loads((GOLDEN/f'{name}.json').read_text())
     registered = meta['builder'].startswith('videomamba_')
     model = create_distill(meta['builder'], **arguments(meta)) if registered else DistillVideoMamba(**arguments(meta))
-    ours = [[k, list(v.shape), str(v.dtype).removeprefix('torch.')] for k,v in model.state_dict().items()]
-    assert ours == meta['keys']
-    assert sum(v.numel() for v in model.parameters()) == meta['num_params']
-    rates = [layer.drop_path.p for layer in model.layers]+[model.drop_path.p]
-    assert rates == pytest.approx(meta['drop_path_per_block']+[meta['drop_path_final']])
-    assert model.no_weight_decay() == set(meta['no_weight_decay'])
+    same_layout(meta, model)
 
 def test_initialisation():
     stats = json.loads((GOLDEN/'init_stats.json').read_text())['distill']

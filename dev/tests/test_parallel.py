@@ -59,7 +59,15 @@ def score(name, views):
     r = evaluate(m, Views(9), batch_size=2, device='cpu')
     if p.first: torch.save(dict(paths=r.paths, probs=r.probs, labels=r.labels), out/f'{name}-{p.world}.pt')
 
+class Unplugged(Noise):
+    "Stops a process alone in the second epoch; many processes go on from there."
+    def __getitem__(self, i):
+        if p.world == 1 and self.epoch == 1: raise KeyboardInterrupt
+        return super().__getitem__(i)
+
 warnings.simplefilter('ignore')
+try: run('resumed', Unplugged(23), out/'run')
+except KeyboardInterrupt: pass
 run('plain', Noise(23))
 run('pieces', Noise(23), accumulate=2, workers=1)
 run('hole', Noise(23, hole=3), mixup=0., cutmix=0.) # a missing clip shifts the mirrors of a share
@@ -91,6 +99,11 @@ def test_same_weights(folder, name):
     for k,w in one['weights'].items(): torch.testing.assert_close(two['weights'][k], w, rtol=1e-3, atol=2e-5, msg=k)
     for a,b in zip(one['rows'], two['rows'], strict=True):
         for k in a.keys()-{'seconds'}: assert b[k] == pytest.approx(a[k], rel=1e-3, abs=1e-5), k
+
+def test_many_go_on_where_one_stopped(folder):
+    one,two = (torch.load(folder/f'{n}.pt', weights_only=True) for n in ('plain-1', 'resumed-2'))
+    for k,w in one['weights'].items(): torch.testing.assert_close(two['weights'][k], w, rtol=1e-3, atol=2e-5, msg=k)
+    assert two['rows'][0]['train_loss'] == one['rows'][0]['train_loss'], 'epoch 1 was not done again'
 
 def test_pieces_are_the_whole(folder):
     whole,cut = (torch.load(folder/f'{n}-1.pt', weights_only=True)['weights'] for n in ('plain', 'pieces'))

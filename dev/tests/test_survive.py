@@ -141,3 +141,14 @@ def test_copies_of_a_clip_are_trained_on_and_named():
     wrong = Twice()
     wrong.bad = 5
     with pytest.raises(ValueError, match='^5.mp4 has label 7'): train(wrong, epochs=1)
+
+def test_windows_of_one_bad_film_all_count():
+    class Windows(Noise):
+        samples = [(f'{i//6}.mp4', i % 3) for i in range(24)]
+        def __getitem__(self, i):
+            if i in (0, 1): raise VideoError('0.mp4', 'is cut off')
+            return super().__getitem__(i)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter('always')
+        _,rows = train(Windows(), epochs=1)
+    assert rows[0]['unread'] == 2 and any('2 of 24 clips' in str(o.message) for o in said)

@@ -447,7 +447,7 @@ def call_parallel(tmp):
 
 def call_loading(tmp):
     for batch in loading.read_batches(Clips(), [[0], [1]]): len(batch)
-    with suppress(ValueError): loading.report_unread({'a': 'b'}, 1, .1, 'here')
+    with suppress(ValueError): loading.report_unread({'a': 'b'}, 1, 1, .1, 'here')
 
 def call_step(tmp):
     m,x,y = model.VideoMamba(**SMALL),torch.randn(4, 3, 2, 8, 8),torch.tensor([0, 1, 2, 0])
