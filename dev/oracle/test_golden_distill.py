@@ -17,6 +17,7 @@ from test_golden import (
     read,
     ruled,
     same_inside,
+    same_layout,
     same_sizes,
     vectors,
 )
