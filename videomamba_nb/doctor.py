@@ -89,7 +89,8 @@ _CUDA = 'pip install --no-build-isolation'
 _CHECKS = [ # arguments of `probe`
     dict(package='torch', least='2.6'), dict(package='einops', least='0.8'), dict(package='numpy'),
     dict(package='jaxtyping'), dict(package='tqdm'), dict(package='safetensors', least='0.4'),
-    dict(package='huggingface_hub', least='0.30'), dict(package='matplotlib'), dict(package='av', least='14')]
+    dict(package='huggingface_hub', least='0.30'), dict(package='tokenizers', least='0.20'),
+    dict(package='matplotlib'), dict(package='av', least='14')]
 _CHECKS += [dict(needed=False, **o) for o in (
     dict(package='decord', least='0.6', purpose='reads video faster than PyAV; no wheel for Macs or Arm'),
     dict(package='scikit-learn', module='sklearn', purpose='the digits of MovingDigits'),

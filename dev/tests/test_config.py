@@ -18,7 +18,7 @@ tomllib = importlib.import_module('tomllib' if sys.version_info >= (3, 11) else 
 PYPROJECT = tomllib.loads((ROOT/'pyproject.toml').read_text(encoding='utf-8'))
 TOOLS = {'torchvision','timm','torchaudio','nbdev','execnb','fastcore','ghapi','jupyter','jupyterlab','notebook','ipykernel',
          'ipython','pytest','hypothesis','beartype','ruff','scikit-learn','scikit-image','scikit-video','mamba-ssm',
-         'causal-conv1d','triton','transformers','mambapy','pandas','scipy','anywidget','ipywidgets',
+         'causal-conv1d','triton','transformers','mambapy','webdataset','accelerate','pandas','scipy','anywidget','ipywidgets',
          'playwright','onnx','onnxscript','onnxruntime'}
 
 def wanted(key): return [Requirement(o) for o in shlex.split(SETTINGS[key])]
@@ -54,7 +54,7 @@ def test_imports_are_required():
     assert found-set(sys.stdlib_module_names)-{LIB.name} <= names(wanted('requirements'))-{'decord'}
 
 @pytest.mark.parametrize('key', ['requirements','widget_requirements','demo_requirements','onnx_requirements',
-                                 'clip_requirements','bench_requirements','dev_requirements'])
+                                 'clip_requirements','text_requirements','scale_requirements','bench_requirements','dev_requirements'])
 def test_constraints_pin_it(key):
     for need in wanted(key):
         found = [p for p in pins() if p.name == need.name]
@@ -63,7 +63,7 @@ def test_constraints_pin_it(key):
             version, = (s.version for s in p.specifier)
             assert need.specifier.contains(version), f'{p} is not {need}'
 
-@pytest.mark.parametrize('extra', ['demo','widget','onnx','clip'])
+@pytest.mark.parametrize('extra', ['demo','widget','onnx','clip','text','scale'])
 def test_extra_is_part_of_dev(extra):
     assert names(wanted(f'{extra}_requirements')) <= names(wanted('dev_requirements'))
 
@@ -73,7 +73,7 @@ def test_setup_only_reads(monkeypatch):
     runpy.run_path(str(ROOT/'setup.py'))
     assert got['version'] == SETTINGS['version'] == __version__
     assert got['install_requires'] == shlex.split(SETTINGS['requirements'])
-    assert set(got['extras_require']) == {'widget','onnx','demo','clip','cuda','bench','dev'}
+    assert set(got['extras_require']) == {'widget','onnx','demo','clip','text','scale','cuda','bench','dev'}
     assert got['python_requires'] == f'>={SETTINGS["min_python"]}'
     assert got['entry_points']['console_scripts'] == [SETTINGS['console_scripts']]
     text = (ROOT/'setup.py').read_text(encoding='utf-8')
