@@ -25,7 +25,8 @@ import numpy as np
 import torch
 
 import videomamba_nb
-from videomamba_nb import adapt, annotations, augment, block_cpu, block_ops, bmamba, build, check_data, checkpoint
+from videomamba_nb import adapt, annotations, augment, block_cpu, block_ops, bmamba, build, captions, check_data
+from videomamba_nb import checkpoint
 from videomamba_nb import cli, commands, contract, core, data, datasets, demo, digits, distill, evaluate, events
 from videomamba_nb import explorer, export, features, flops, inference, lists, loading, long_video, lookup, masked
 from videomamba_nb import masks, model, objective, onnx_export, parallel, pieces, policy, pretrained, protocol
@@ -155,6 +156,13 @@ def call_policy_and_augment(tmp):
     augment.multi_scale_box(16, 20, 8, rng), augment.erase_box(16, 20, rng), augment.random_erase(x, rng, 1.)
     augment.augment_for('k400', weak=True, erase=1.)(clip, 8, rng)
     augment.check_augment(augment.Augment)
+def call_captions(tmp):
+    scene = captions.Scene(7, 'red', 'left')
+    assert captions.scene_of(captions.caption_of(scene)) == scene
+    captions.scene_look(scene, np.random.default_rng(0))
+    captions.scene_table(captions.captioned_digits('valid', tmp, n=2, size=16))
+    captions.unseen_scene(Path(tmp)/'scene.mp4', 'a red seven growing')
+
 def call_events(tmp):
     rng = np.random.default_rng(0)
     events.who_wins(0, 1)
