@@ -28,8 +28,8 @@ import videomamba_nb
 from videomamba_nb import adapt, annotations, augment, block_cpu, block_ops, bmamba, build, check_data, checkpoint
 from videomamba_nb import cli, commands, contract, core, data, datasets, demo, digits, distill, evaluate, events
 from videomamba_nb import explorer, export, features, flops, inference, lists, loading, long_video, lookup, masked
-from videomamba_nb import masks, model, objective, onnx_export, parallel, pieces, policy, pretrained, protocol
-from videomamba_nb import published, reading, recipe, rerun, saliency, saving, scan, scan_chunked, scan_cpu
+from videomamba_nb import masks, model, objective, onnx_export, pair_losses, parallel, pieces, policy, pretrained
+from videomamba_nb import protocol, published, reading, recipe, rerun, saliency, saving, scan, scan_chunked, scan_cpu
 from videomamba_nb import scan_order, scan_triton, scan_triton_bwd, sensitivity, sources, ssm, step, streaming
 from videomamba_nb import teacher, torch_file, train, training, triton_kernels, usage, usage_data, video, viz, weights
 from videomamba_nb import zoo
@@ -412,6 +412,25 @@ def call_masked(tmp):
     m.set_scan_order('hilbert'), masked.read_visible(m.reading, torch.zeros(2, 1, dtype=torch.int64))
     m.resize(num_frames=4, img_size=(8, 12)), masked.tap_layers(3, 2, 1.5), masked.sinusoid(3, 5)
     for kind in ('l2', 'mse', 'smooth_l1'): masked.alignment(out, out, kind), masked.alignment(out, out[0], kind)
+
+def call_pair_losses(tmp):
+    class Words:
+        pad,cls,sep,mask = range(4)
+        def __len__(self): return 9
+    idx,rng,g = torch.arange(3),np.random.default_rng(0),torch.Generator().manual_seed(0)
+    pair_losses.duplicate_targets(idx[:2], idx)
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        video,text = (torch.randn(*o, generator=g).to(dtype) for o in ((3, 2, 4), (3, 4)))
+        sim = pair_losses.frame_similarity(video, text)
+        pair_losses.vtc_loss(sim, idx), pair_losses.vtc_rows(sim[:2], idx[:2], idx, 'sigmoid', torch.tensor(-1.))
+        pair_losses.draw_negatives(sim, idx, rng), pair_losses.scale_grad(sim, .5)
+        pair_losses.vtm_loss(torch.zeros(6, 2, dtype=dtype), torch.ones(6).bool())
+    pair_losses.clamp_temp(torch.nn.Parameter(torch.tensor(2.)))
+    ids,labels = pair_losses.mask_words(torch.full((2, 5), 7), torch.ones(2, 5).bool(), Words(), rng, .9, True)
+    pair_losses.mlm_loss(torch.zeros(2, 5, 9), labels)
+    pair_losses.check_similarity(pair_losses.frame_similarity), pair_losses.check_vtc(pair_losses.vtc_loss)
+    pair_losses.check_negatives(pair_losses.draw_negatives), pair_losses.check_vtm(pair_losses.vtm_loss)
+    pair_losses.check_mask_words(pair_losses.mask_words, Words()), pair_losses.check_mlm(pair_losses.mlm_loss)
 
 def call_teacher(tmp):
     import transformers
