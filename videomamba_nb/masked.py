@@ -130,7 +130,7 @@ class MaskedBlocks(MaskedParts):
     def run_blocks(self,
         hidden:Float[Tensor,'b v d'], # Embedded tokens
         reads:list, # From `read_visible`
-    )->tuple: # Tokens of the lower answering layers, a list; output of the last block; the sum that entered it
+    )->tuple: # Tokens of lower answering layers, a list; output of the last block; sum that entered it
         "Run the blocks on tokens that lie in the order of the sequence."
         residual,found = None,[]
         for i,(layer,read) in enumerate(zip(self.layers, reads)):

@@ -31,8 +31,8 @@ from videomamba_nb import explorer, export, features, flops, inference, lists, l
 from videomamba_nb import masks, model, objective, onnx_export, pair_losses, parallel, pieces, policy, pretrained
 from videomamba_nb import protocol, published, reading, recipe, rerun, saliency, saving, scan, scan_chunked, scan_cpu
 from videomamba_nb import scan_order, scan_triton, scan_triton_bwd, sensitivity, sources, ssm, step, streaming
-from videomamba_nb import teacher, torch_file, train, training, triton_kernels, usage, usage_data, video, viz, weights
-from videomamba_nb import zoo
+from videomamba_nb import teacher, torch_file, train, training, triton_kernels, usage, usage_data, video
+from videomamba_nb import video_encoder, viz, weights, zoo
 
 del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
 
@@ -412,6 +412,17 @@ def call_masked(tmp):
     m.set_scan_order('hilbert'), masked.read_visible(m.reading, torch.zeros(2, 1, dtype=torch.int64))
     m.resize(num_frames=4, img_size=(8, 12)), masked.tap_layers(3, 2, 1.5), masked.sinusoid(3, 5)
     for kind in ('l2', 'mse', 'smooth_l1'): masked.alignment(out, out, kind), masked.alignment(out, out[0], kind)
+
+def call_video_encoder(tmp):
+    size,x = {k: v for k,v in SMALL.items() if k != 'num_classes'},torch.randn(2, 3, 2, 8, 8)
+    mask = masks.draw_mask('tube', (2, 2, 2), .5, np.random.default_rng(0), batch=2)
+    for kw in (dict(), dict(add_pool_norm=False, align_pre_last=True, scan_order='temporal_first'),
+               dict(pool_type='cls_cat_avg', pool_by='frame', kernel_size=2, clip_return_layer=2)):
+        m = video_encoder.VideoEncoder(**size, clip_output_dim=5, **kw)
+        m(x, keep_temporal=True), m(x[:,:,0], use_image=True), m(x[:,:,:1], mask[:,:5], use_image=True)
+    m = video_encoder.VideoEncoder(**size).double()
+    m(x.double(), mask, keep_temporal=True), m.forward_features(x.double(), mask), m.no_weight_decay()
+    m.resize(num_frames=4, img_size=(8, 12)), video_encoder.pool_tokens(x[:,:,0,0], 'avg')
 
 def call_pair_losses(tmp):
     class Words:
