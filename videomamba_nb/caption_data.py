@@ -164,7 +164,7 @@ class _Pairs(_Numbered):
         if not 0 <= i < len(self): raise IndexError(f'item {i} of {len(self)}')
         return (self.clip(i), *(self.text(i) if self.start is None else [self.start+int(i)]))
 
-# %% ../nbs/06e_caption_data.ipynb #10ba4e5e
+# %% ../nbs/06e_caption_data.ipynb #54778831
 class CaptionDataset(_Pairs):
     "Clips with sentences: (clip, caption, idx). A bad file is a `VideoError`, never another clip."
     def __init__(self,
@@ -186,7 +186,8 @@ class CaptionDataset(_Pairs):
         how = dict(num_frames=num_frames, size=size, mode=mode, scale=scale, seed=seed, backend=backend)
         super().__init__([Row(r.path, i) for i,r in enumerate(rows)], **how)
         vars(self).update(rows=rows, flip=flip, rule=rule, seconds=seconds, fit=fit, skip_last=skip_last)
-        self._others,self._rates,self.start = mirrored_numbers(rows),{},None
+        self._others = mirrored_numbers(rows) if flip and mode == 'train' else {}
+        self._rates,self.start = {},None
         self._file = _groups([[os.path.normpath(r.path)] for r in rows])
 
 # %% ../nbs/06e_caption_data.ipynb #206c5ea6
