@@ -25,14 +25,15 @@ import numpy as np
 import torch
 
 import videomamba_nb
-from videomamba_nb import adapt, annotations, attention, augment, block_cpu, block_ops, bmamba, build, captions
-from videomamba_nb import check_data, checkpoint, cli, commands, contract, core, data, datasets, demo, digits, distill
-from videomamba_nb import evaluate, events, explorer, export, features, flops, inference, lists, loading, long_video
-from videomamba_nb import lookup, masked, masks, model, objective, onnx_export, pair_losses, parallel, pieces, policy
-from videomamba_nb import pretrained, protocol, published, reading, recipe, rerun, saliency, saving, scan
-from videomamba_nb import scan_chunked, scan_cpu, scan_order, scan_triton, scan_triton_bwd, sensitivity, sources, ssm
-from videomamba_nb import step, streaming, teacher, text_encoder, torch_file, train, training, triton_kernels, usage
-from videomamba_nb import usage_data, video, video_encoder, videotext, viz, weights, words, zoo
+from videomamba_nb import adapt, annotations, attention, augment, block_cpu, block_ops, bmamba, build, caption_data
+from videomamba_nb import caption_files, caption_rules, captions, check_data, checkpoint, cli, commands, contract
+from videomamba_nb import core, data, datasets, demo, digits, distill, evaluate, events, explorer, export, features
+from videomamba_nb import flops, inference, lists, loading, long_video, lookup, masked, masks, model, objective
+from videomamba_nb import onnx_export, pair_losses, parallel, pieces, policy, pretrained, protocol, published
+from videomamba_nb import question_files, reading, recipe, rerun, saliency, saving, scan, scan_chunked, scan_cpu
+from videomamba_nb import scan_order, scan_triton, scan_triton_bwd, sensitivity, sources, ssm, step, streaming
+from videomamba_nb import teacher, text_encoder, torch_file, train, training, triton_kernels, usage, usage_data, video
+from videomamba_nb import video_encoder, videotext, viz, weights, words, zoo
 
 del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
 
@@ -135,6 +136,31 @@ def call_datasets(tmp):
     for o in ('train', ['train'], None): report = check_data.check_data('csv', tmp, o, decode=None, show=False)
     repr(report), report.ok, report.to_dict(), check_data.merged_names(['a', 'b/a'])
     check_data.spread(9, 2), check_data.try_file(csv, found[0])
+
+def call_captions(tmp):
+    path,how = call_video(tmp),dict(num_frames=2, size=16)
+    row = caption_files.Captioned(str(path), ('It turns left', 'A'), 0)
+    rows = [row, row._replace(path=str(tmp/'no.mp4'), idx=1)]
+    caption_files.number_rows(rows, 'caption'), caption_files.rows_per_file(rows), caption_files.rows_per_caption(rows)
+    lists = [caption_files.write_captions(rows, tmp/f'l.{end}', str(tmp)) for end in ('csv', 'json', 'db')]
+    caption_files.read_captions(lists[0]), caption_files.read_captions(lists)
+    caption_files.read_captions([str(tmp/'l.json')], [tmp], by='row', media='video'), caption_files.is_picture('a.png')
+    rng = np.random.default_rng(0)
+    caption_rules.pick_frames(9, 4, rng, True), caption_rules.rate_frames(9, 2, 5, .5)
+    caption_rules.first_seconds(99, 25, 2)
+    caption_rules.has_sides('left'), caption_rules.swap_sides('left'), caption_rules.mirrored_numbers(rows)
+    data = caption_data.CaptionDataset(rows, mode='train', flip='swap', **how)
+    items = [data[0], data[0]]
+    caption_data.collate_captions(items), data.numbered(3).look_up([3]), data.numbered()[0], data.look_up(torch.tensor([0]))
+    data.frames(0, rng), data.clip(0), data.text(0), data.mirrored(0), data.whole(0), data.set_epoch(2)
+    caption_data.CaptionDataset(rows[:1], flip=False, rule='fps2', seconds=1.5, fit='center', **how).in_memory()[0]
+    caption_data.squeeze(np.zeros((2, 9, 8, 3), dtype=np.uint8), 4), caption_data.check_captions(rows)
+    caption_data.present_rows(rows), caption_data.check_pairs(lambda o: caption_data.CaptionDataset(o, **how), str(tmp))
+    (tmp/'mc.json').write_text('[{"video": "a", "caption": ["x", "y"], "answer": 1}]')
+    (tmp/'qa.json').write_text('[{"video": "a", "question": "q", "question_id": 1, "answer": ["x", "y"]}]')
+    (tmp/'answers.json').write_text('["x"]')
+    question_files.read_choices(str(tmp/'mc.json')), question_files.read_answers(tmp/'answers.json')
+    question_files.answerable(question_files.read_questions(tmp/'qa.json', 'r'), ['x'])
 
 def call_digits(tmp):
     rng = np.random.default_rng(0)
