@@ -181,7 +181,8 @@ def call_policy_and_augment(tmp):
     augment.multi_scale_box(16, 20, 8, rng), augment.erase_box(16, 20, rng), augment.random_erase(x, rng, 1.)
     augment.augment_for('k400', weak=True, erase=1.)(clip, 8, rng)
     augment.check_augment(augment.Augment)
-def call_captions(tmp):
+
+def call_captioned(tmp):
     scene = captions.Scene(7, 'red', 'left')
     assert captions.scene_of(captions.caption_of(scene)) == scene
     captions.scene_look(scene, np.random.default_rng(0))
