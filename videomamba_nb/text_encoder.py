@@ -141,7 +141,7 @@ class TextEncoder(TextReader):
         "Both halves."
         return self.fuse(self.encode(ids, mask), mask, vision)
 
-# %% ../nbs/32e_text_encoder.ipynb #0ad07e92
+# %% ../nbs/32e_text_encoder.ipynb #3b512dc2
 def read_by_hand(
     state:dict, # State dict of an encoder, in either layout
     heads:int, # Number of heads
@@ -152,8 +152,8 @@ def read_by_hand(
     "Both halves from the formulas, in the precision of the weights."
     w = {k.removeprefix('bert.'): v for k,v in state.items()}
     part = lambda start: {k.removeprefix(start): v for k,v in w.items() if k.startswith(start)}
-    x,layers = embed_by_hand(part('embeddings.'), ids),{k.split('.')[2] for k in w if k.startswith('encoder.')}
-    for i in range(len(layers)):
+    x,depth = embed_by_hand(part('embeddings.'), ids),sum(k.endswith('.intermediate.dense.bias') for k in w)
+    for i in range(depth):
         layer = part(f'encoder.layer.{i}.')
         fusion = any(k.startswith('crossattention.') for k in layer)
         if not fusion: alone = x = layer_by_hand(layer, heads, x, mask)
@@ -203,7 +203,7 @@ def _check_promises(m, ids, mask, vision):
     silent = [k for k,p in m.named_parameters() if p.grad is None]
     assert not silent, f'no gradient reaches {", ".join(silent)}'
 
-# %% ../nbs/32e_text_encoder.ipynb #691cf121
+# %% ../nbs/32e_text_encoder.ipynb #d9cf9fc2
 _FILES = ('model.safetensors', 'pytorch_model.bin')
 _OLD = (('LayerNorm.gamma', 'LayerNorm.weight'), ('LayerNorm.beta', 'LayerNorm.bias')) # files of before 2020
 
@@ -213,6 +213,7 @@ def _bert_names(state):
     for k,v in state.items():
         for old,new in _OLD: k = k.replace(old, new)
         name = k.removeprefix('bert.')
+        if name.startswith('layer.'): name = f'encoder.{name}' # `unwrap` takes a leading "encoder." for a wrapper
         known = name.startswith(('embeddings.', 'encoder.layer.', 'cls.predictions.'))
         if known and not name.endswith('position_ids'): found[name] = v
         else: spare.append(k)

@@ -32,7 +32,7 @@ from videomamba_nb import masks, model, objective, onnx_export, pair_losses, par
 from videomamba_nb import protocol, published, reading, recipe, rerun, saliency, saving, scan, scan_chunked, scan_cpu
 from videomamba_nb import scan_order, scan_triton, scan_triton_bwd, sensitivity, sources, ssm, step, streaming
 from videomamba_nb import teacher, torch_file, train, training, triton_kernels, usage, usage_data, video
-from videomamba_nb import video_encoder, viz, weights, zoo
+from videomamba_nb import video_encoder, videotext, viz, weights, words, zoo
 
 del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
 
@@ -442,6 +442,23 @@ def call_pair_losses(tmp):
     pair_losses.check_similarity(pair_losses.frame_similarity), pair_losses.check_vtc(pair_losses.vtc_loss)
     pair_losses.check_negatives(pair_losses.draw_negatives), pair_losses.check_vtm(pair_losses.vtm_loss)
     pair_losses.check_mask_words(pair_losses.mask_words, Words()), pair_losses.check_mlm(pair_losses.mlm_loss)
+
+def call_videotext(tmp):
+    texts,idx,x = ['a red dot', 'a blue dot falls', 'it rains'],torch.tensor([0, 1, 0]),torch.randn(3, 3, 2, 8, 8)
+    toy = videotext.CONFIGS['toy'].change(vision=dict(depth=1, embed_dim=16, num_frames=2, img_size=8, patch_size=4),
+                                          text=dict(hidden_size=16, heads=2, intermediate_size=16), width=6)
+    model,rng = videotext.VideoText(toy, words.Words.learn(texts)).eval(),np.random.default_rng(0)
+    mask = masks.draw_mask('tube', (2, 2, 2), .5, rng, batch=3)
+    for target in (None, torch.randn(3, 9, 32), torch.randn(1, 3, 9, 32)):
+        model.train()(x, texts, idx, mask, rng, target, hard=False)
+    model.losses(x[:,:,0], model.tokenise(texts), idx, None, rng, None, dict(vtc=1, mlm=.5), True, lambda o: o)
+    video,text = model.encode_video(x),model.encode_text(texts)
+    model.match(video.pick([0, 2]), text.pick(torch.tensor([0, 2]))), model.no_weight_decay()
+    model.align(model.encode_video(x, mask, False), mask, torch.randn(3, 9, 32)), model.contrast(video, text, idx)
+    model.match_logits(video, text), model.tell_apart(video, text, idx, rng), model.fill_in(video, model.tokenise(texts), rng)
+    videotext.check_pair_model(model.eval(), x, texts)
+    videotext.save_videotext(model, tmp/'pairs.safetensors', note='a')
+    videotext.load_videotext(tmp/'pairs.safetensors'), videotext.load_videotext(str(tmp/'pairs.safetensors'))
 
 def call_teacher(tmp):
     import transformers
