@@ -67,9 +67,10 @@ def _text_shapes(c, width):
     head = {'bias': (words,)} | _linear('transform.dense', d, d) | _norm('transform.LayerNorm', d)
     return _under('bert', body) | _under('cls.predictions', head | _linear('decoder', words, d))
 
-# %% ../nbs/32h_layout.ipynb #04dda380
+# %% ../nbs/32h_layout.ipynb #4c565dbb
 TEACHERS = { # width, layers, side of a patch, places, width of what it says
-    'b16': (768, 12, 16, 14*14, 512), 'l14': (1024, 24, 14, 16*16, 768), 'l14_336': (1024, 24, 14, 24*24, 768)}
+    'b16': (768, 12, 16, 14*14, 512), 'l14': (1024, 24, 14, 16*16, 768),
+    'l14_336': (1024, 24, 14, 24*24, 768)}
 
 def _teacher_shapes(d, layers, patch, places, out):
     "CLIP's picture tower in OpenAI's names, its patch kernel inflated to one frame."

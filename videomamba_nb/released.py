@@ -24,7 +24,7 @@ from .words import Words
 # %% ../nbs/33a_released.ipynb #cdab3484
 _all_ = ['TEACHERS', 'official_keys', 'teacher_of', 'teacher_tower'] # from `layout`
 
-# %% ../nbs/33a_released.ipynb #25a2f412
+# %% ../nbs/33a_released.ipynb #1655f1f9
 class Released(NamedTuple):
     "What a file of a video-text model holds: float32, official names."
     weights:dict # Name -> tensor, without the teacher and without buffers
@@ -47,6 +47,7 @@ def _drop_places(state, notes):
 
 def _check_twice(state):
     "What is there twice must be equal; what a file left out is filled in."
+    if f'{_HEAD}bias' not in state: return
     for k,same in _TWICE.items():
         if same in state and not torch.equal(state.setdefault(k, state[same]), state[same]):
             raise WeightsError(f'{k} and {same} must be the same tensor, and differ')
@@ -126,7 +127,7 @@ def _headless(state, want):
     found,asked = (any(k.startswith(_HEAD) for k in o) for o in (state, want))
     return '; it has no head that guesses words: build the text encoder with mlm=False'*(asked and not found)
 
-# %% ../nbs/33a_released.ipynb #21c76339
+# %% ../nbs/33a_released.ipynb #a17dcbdf
 def _fill_tower(encoder, state, report):
     "Fill the vision tower, resized if need be, or leave it alone."
     try: done = load_weights(encoder, state)
@@ -136,22 +137,28 @@ def _fill_tower(encoder, state, report):
         report.steps.append('NOTE: released towers answer their teacher before the last block; to train on '
                             'with one, build the encoder with align_pre_last=True')
 
+def _check_teacher(parts, teacher):
+    "What fills a teacher, if it fits."
+    state = teacher_of(parts.teacher)
+    _fit(f'the teacher of {parts.name}', state, teacher.state_dict())
+    return state
+
+# %% ../nbs/33a_released.ipynb #df23d44b
 @torch.no_grad()
 def load_released(
     model:nn.Module, # A `VideoText`, or a model with its names; left alone if anything fails
-    source:str | Path | dict | Released, # File in the official layout, what it holds, or `read_released` of it
+    source:str | Path | dict | Released, # File in the official layout, what it holds, or `Released`
     teacher:nn.Module | None=None, # A `CLIPVisionModelWithProjection` to be filled with the teacher
 )->Report: # What was loaded, renamed, cast and left
     "Fill all of a model from a released file; `WeightsError` lists every name that does not fit."
     parts = source if isinstance(source, Released) else read_released(source)
-    report,state,want = Report(parts.name, list(parts.notes)),dict(parts.weights),model.state_dict(keep_vars=True)
+    report,state = Report(parts.name, list(parts.notes)),dict(parts.weights)
+    want = model.state_dict(keep_vars=True)
     tower = {k.removeprefix(_TOWER): state.pop(k) for k in list(state) if k.startswith(_TOWER)}
     rest = {k: v for k,v in want.items() if not k.startswith(_TOWER)}
     _rename_text(state, rest, report)
     _fit(parts.name, state, rest, _headless(state, rest))
-    if teacher is not None:
-        eyes = teacher_of(parts.teacher)
-        _fit(f'the teacher of {parts.name}', eyes, teacher.state_dict())
+    eyes = None if teacher is None else _check_teacher(parts, teacher)
     _fill_tower(model.vision_encoder, tower, report)
     for k,v in rest.items(): v.copy_(state[k])
     if teacher is None: report.unused += [_TEACHER+k for k in parts.teacher]
@@ -161,16 +168,17 @@ def load_released(
     report.loaded = list(want)
     return report
 
-# %% ../nbs/33a_released.ipynb #caf6e375
+# %% ../nbs/33a_released.ipynb #3a81d8c2
 def _text_sizes(s, heads):
     "Arguments of `TextEncoder`, from the weights of a file."
     text = {k.removeprefix(_BERT).removeprefix(_TEXT): v for k,v in s.items() if k.startswith(_TEXT)}
     layers = {k.split('.')[2] for k in text if k.startswith('encoder.layer.')}
     look = sorted(int(k.split('.')[2]) for k in text if k.endswith('crossattention.self.key.weight'))
     words,d = text['embeddings.word_embeddings.weight'].shape
-    return dict(vocab_size=words, hidden_size=d, layers=len(layers), fusion_layer=look[0], heads=heads or max(d//64, 1),
+    return dict(vocab_size=words, hidden_size=d, layers=len(layers), fusion_layer=look[0],
+                heads=heads or max(d//64, 1), mlm=any(k.startswith(_HEAD) for k in s),
                 intermediate_size=len(text['encoder.layer.0.intermediate.dense.bias']),
-                positions=len(text['embeddings.position_embeddings.weight']), mlm=any(k.startswith(_HEAD) for k in s))
+                positions=len(text['embeddings.position_embeddings.weight']))
 
 def released_config(
     parts:Released, # From `read_released`
@@ -179,9 +187,10 @@ def released_config(
     "Sizes of the model in a file; `WeightsError` if its shapes do not tell them."
     s,decoder = parts.weights,f'{_TOWER}clip_decoder.'
     try:
-        vision = config_of(describe_state(s)) | dict(clip_output_dim=len(s[f'{decoder}0.head.bias']), align_pre_last=True)
-        vision['clip_return_layer'] = len({k.split('.')[2] for k in s if k.startswith(decoder)})
+        vision = config_of(describe_state(s)) | dict(align_pre_last=True)
         del vision['num_classes']
+        vision['clip_output_dim'] = len(s[f'{decoder}0.head.bias'])
+        vision['clip_return_layer'] = len({k.split('.')[2] for k in s if k.startswith(decoder)})
         return VideoTextConfig(vision, _text_sizes(s, heads), len(s['vision_proj.bias']))
     except (LookupError, WeightsError) as e:
         raise WeightsError(f'{parts.name} does not tell the sizes of its model: {e}') from None
