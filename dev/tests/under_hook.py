@@ -27,12 +27,12 @@ import torch
 import videomamba_nb
 from videomamba_nb import adapt, annotations, augment, block_cpu, block_ops, bmamba, build, check_data, checkpoint
 from videomamba_nb import cli, commands, contract, core, data, datasets, demo, digits, distill, evaluate, events
-from videomamba_nb import explorer, export, features, flops, inference, lists, loading, long_video, lookup, masked
-from videomamba_nb import masks, model, objective, onnx_export, pair_losses, parallel, pieces, policy, pretrained
-from videomamba_nb import protocol, published, reading, recipe, rerun, saliency, saving, scan, scan_chunked, scan_cpu
-from videomamba_nb import scan_order, scan_triton, scan_triton_bwd, sensitivity, sources, ssm, step, streaming
-from videomamba_nb import teacher, torch_file, train, training, triton_kernels, usage, usage_data, video
-from videomamba_nb import video_encoder, videotext, viz, weights, words, zoo
+from videomamba_nb import explorer, export, features, flops, inference, layout, lists, loading, long_video, lookup
+from videomamba_nb import masked, masks, model, objective, onnx_export, pair_losses, parallel, pieces, policy
+from videomamba_nb import pretrained, protocol, published, reading, recipe, released, rerun, saliency, saving, scan
+from videomamba_nb import scan_chunked, scan_cpu, scan_order, scan_triton, scan_triton_bwd, sensitivity, sources, ssm
+from videomamba_nb import step, streaming, teacher, torch_file, train, training, triton_kernels, usage, usage_data
+from videomamba_nb import video, video_encoder, videotext, viz, weights, words, zoo
 
 del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
 
@@ -459,6 +459,20 @@ def call_videotext(tmp):
     videotext.check_pair_model(model.eval(), x, texts)
     videotext.save_videotext(model, tmp/'pairs.safetensors', note='a')
     videotext.load_videotext(tmp/'pairs.safetensors'), videotext.load_videotext(str(tmp/'pairs.safetensors'))
+
+def call_layout_and_released(tmp):
+    config = videotext.VideoTextConfig(
+        {k: v for k,v in SMALL.items() if k != 'num_classes'} | dict(clip_output_dim=6, align_pre_last=True),
+        dict(vocab_size=20, hidden_size=8, layers=2, fusion_layer=1, heads=2, intermediate_size=8, positions=6), 4)
+    names = layout.official_keys(config, (8, 1, 4, 4, 6))
+    eyes = {k.removeprefix('clip_teacher.'): torch.randn(v) for k,v in names.items() if 'teacher' in k}
+    small = videotext.VideoText(config)
+    layout.official_keys(config), layout.teacher_of(eyes), released.official_state(small, eyes)
+    for dtype in (torch.float32, torch.bfloat16): released.save_released(small, tmp/'official.pth', eyes, dtype)
+    parts,tower = released.read_released(tmp/'official.pth'),layout.teacher_tower(eyes, 2)
+    released.load_released(small, parts, tower), released.load_released(small, tmp/'official.pth')
+    released.released_config(parts, 2), released.open_released(str(tmp/'official.pth'), heads=2, num_frames=4)
+    released.load_tower(small.vision_encoder, model.VideoMamba(**SMALL).state_dict())
 
 def call_teacher(tmp):
     import transformers
