@@ -460,6 +460,20 @@ def call_videotext(tmp):
     videotext.save_videotext(model, tmp/'pairs.safetensors', note='a')
     videotext.load_videotext(tmp/'pairs.safetensors'), videotext.load_videotext(str(tmp/'pairs.safetensors'))
 
+def call_layout_and_released(tmp):
+    config = videotext.VideoTextConfig(
+        {k: v for k,v in SMALL.items() if k != 'num_classes'} | dict(clip_output_dim=6, align_pre_last=True),
+        dict(vocab_size=20, hidden_size=8, layers=2, fusion_layer=1, heads=2, intermediate_size=8, positions=6), 4)
+    names = layout.official_keys(config, (8, 1, 4, 4, 6))
+    eyes = {k.removeprefix('clip_teacher.'): torch.randn(v) for k,v in names.items() if 'teacher' in k}
+    small = videotext.VideoText(config)
+    layout.official_keys(config), layout.teacher_of(eyes), released.official_state(small, eyes)
+    for dtype in (torch.float32, torch.bfloat16): released.save_released(small, tmp/'official.pth', eyes, dtype)
+    parts,tower = released.read_released(tmp/'official.pth'),layout.teacher_tower(eyes, 2)
+    released.load_released(small, parts, tower), released.load_released(small, tmp/'official.pth')
+    released.released_config(parts, 2), released.open_released(str(tmp/'official.pth'), heads=2, num_frames=4)
+    released.load_tower(small.vision_encoder, model.VideoMamba(**SMALL).state_dict())
+
 def call_teacher(tmp):
     import transformers
     images,_ = teacher.digit_frames(4, 'valid')
