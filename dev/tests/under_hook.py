@@ -27,12 +27,12 @@ import torch
 import videomamba_nb
 from videomamba_nb import adapt, annotations, attention, augment, block_cpu, block_ops, bmamba, build, check_data
 from videomamba_nb import checkpoint, cli, commands, contract, core, data, datasets, demo, digits, distill, evaluate, events
-from videomamba_nb import explorer, export, features, flops, inference, lists, loading, long_video, lookup, masked
+from videomamba_nb import explorer, export, features, flops, inference, layout, lists, loading, long_video, lookup, masked
 from videomamba_nb import masks, model, objective, onnx_export, pair_losses, parallel, pieces, policy, pretrained
-from videomamba_nb import protocol, published, reading, recipe, rerun, saliency, saving, scan, scan_chunked, scan_cpu
-from videomamba_nb import scan_order, scan_triton, scan_triton_bwd, sensitivity, sources, ssm, step, streaming
-from videomamba_nb import teacher, torch_file, train, training, triton_kernels, usage, usage_data, video
-from videomamba_nb import video_encoder, videotext, viz, weights, words, zoo
+from videomamba_nb import protocol, published, reading, recipe, released, rerun, saliency, saving, scan, scan_chunked
+from videomamba_nb import scan_cpu, scan_order, scan_triton, scan_triton_bwd, sensitivity, sources, ssm, step, streaming
+from videomamba_nb import teacher, text_encoder, torch_file, towers, train, training, triton_kernels, usage, usage_data
+from videomamba_nb import video, video_encoder, videotext, viz, weights, words, zoo
 
 del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
 
@@ -455,8 +455,11 @@ def call_videotext(tmp):
     video,text = model.encode_video(x),model.encode_text(texts)
     model.match(video.pick([0, 2]), text.pick(torch.tensor([0, 2]))), model.no_weight_decay()
     model.align(model.encode_video(x, mask, False), mask, torch.randn(3, 9, 32)), model.contrast(video, text, idx)
-    model.match_logits(video, text), model.tell_apart(video, text, idx, rng), model.fill_in(video, model.tokenise(texts), rng)
-    videotext.check_pair_model(model.eval(), x, texts)
+    model.match_logits(video, text), model.tell_apart(video, text, idx, rng)
+    model.fill_in(video, model.tokenise(texts), rng)
+    towers.check_pair_model(model.eval(), x, texts)
+    model.words = model.words
+    towers.Towers(toy, model.words).encode_text(texts)
     videotext.save_videotext(model, tmp/'pairs.safetensors', note='a')
     videotext.load_videotext(tmp/'pairs.safetensors'), videotext.load_videotext(str(tmp/'pairs.safetensors'))
 
