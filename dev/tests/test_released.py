@@ -7,7 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from videomamba_nb.checkpoint import WeightsError
 from videomamba_nb.layout import official_keys
 from videomamba_nb.released import load_released, official_state, open_released, read_released, save_released
-from videomamba_nb.videotext import VideoText, VideoTextConfig
+from videomamba_nb.towers import VideoTextConfig
+from videomamba_nb.videotext import VideoText
 
 CONFIG = VideoTextConfig(
     dict(num_frames=2, img_size=16, patch_size=8, depth=2, embed_dim=8, clip_output_dim=6, align_pre_last=True),
