@@ -212,13 +212,12 @@ def open_released(
     model.report = load_released(model, parts)
     return model.eval()
 
-# %% ../nbs/33a_released.ipynb #61a15cae
+# %% ../nbs/33a_released.ipynb #fcd994c3
 def _as_tower(state, notes):
     "Give the weights of a classifier the names of a tower, in place; beginnings of what it cannot have."
     if 'norm_f.weight' not in state: return ('pool_norm.',)
-    for k in [k for k in state if k.startswith('head.')]: del state[k]
     for k in [k for k in state if k.startswith('norm_f.')]: state[k.replace('norm_f', 'norm')] = state.pop(k)
-    notes.append('these are the weights of a classifier: norm_f became norm, the head was left out')
+    notes.append('these are the weights of a classifier: norm_f became norm')
     return 'pool_norm.', 'clip_decoder.'
 
 @torch.no_grad()
