@@ -133,7 +133,7 @@ def draw_negatives(
     drawn = np.where(same.all(1), -1, noisy.argmax(2))
     return tuple(torch.as_tensor(o, device=sim.device) for o in drawn)
 
-# %% ../nbs/32g_pair_losses.ipynb #889c95e0
+# %% ../nbs/32g_pair_losses.ipynb #536c283e
 def _rates(draw, times, b):
     "How often each partner is drawn for each row: (clips for sentences, sentences for clips), (b, b) each."
     hits = np.zeros((2, b, b))
@@ -153,7 +153,7 @@ def check_negatives(
     for hard in (True, False):
         p = np.where(same, 0, chances.numpy() if hard else 1.)
         want = np.stack([p.T/p.T.sum(1, keepdims=True), p/p.sum(1, keepdims=True)])
-        got = _rates(lambda hard=hard: impl(chances.log(), idx, rng, hard), 3000, 4)
+        got = _rates(lambda hard=hard: impl(chances.log().requires_grad_(), idx, rng, hard), 3000, 4)
         assert (got[:,same] == 0).all(), 'a negative must not be about the same'
         assert np.abs(got-want).max() < .04, f'chances differ by {np.abs(got-want).max():.2f}'
     for b in (1, 3):
