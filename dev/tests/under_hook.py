@@ -5,6 +5,7 @@ A new function needs a call here: the script fails and names what was never call
 # ruff: noqa: E402, I001
 import argparse
 import ast
+import collections
 import functools
 import importlib.util
 import inspect
@@ -33,6 +34,7 @@ from videomamba_nb import protocol, published, reading, recipe, rerun, saliency,
 from videomamba_nb import scan_order, scan_triton, scan_triton_bwd, sensitivity, sources, ssm, step, streaming
 from videomamba_nb import teacher, torch_file, train, training, triton_kernels, usage, usage_data, video, viz, weights
 from videomamba_nb import zoo
+from videomamba_nb import ranking, retrieval
 
 del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
 
@@ -602,6 +604,27 @@ def call_long_video(tmp):
     x,y = long_video.clip_features(joint, d)
     for kind in long_video.HEADS: long_video.fit_head(kind, (x, y), (x, y), steps=2)
     long_video.clip_head('gru', 2, 8)(x)
+
+def call_ranking(tmp):
+    m = ranking.ColorModel()
+    v,s = m.encode_video(torch.stack([ranking.color_film(o) for o in ('red','blue')])),m.encode_text(['red','red blue'])
+    m.match(v, s), ranking.check_ranks(ranking.ranks), ranking.dual_softmax(torch.rand(2, 3))
+    found = ranking.score_retrieval(torch.eye(3, 2), torch.eye(3, 2, dtype=torch.bool), torch.eye(2, 3))
+    found.official(), found.t2v.recall(1), found.t2v.median, found.v2t.mean, repr(found)
+    ranking.report({'ours': found}, 'MSVD')
+
+def call_retrieval(tmp):
+    row = collections.namedtuple('Row', 'path captions')
+    class Films(torch.utils.data.Dataset):
+        rows = [row('0.mp4', ('red', 'all red')), row('1.mp4', ('green',))]
+        def __getitem__(self, i): return ranking.color_film(self.rows[i].captions[0]), ''
+        def __len__(self): return 2
+    m,table = ranking.ColorModel(),retrieval.TableModel(torch.rand(2, 3))
+    retrieval.truth_of(Films.rows, paragraph=True)
+    e = retrieval.encode_all(m, Films(), device='cpu')
+    retrieval.pick(e.videos, [1]), retrieval.dual_scores(e.videos.feature, e.sentences.feature, 2, 'max')
+    retrieval.rerank(table, table.number(2), table.number(3), e.scores(), 1)
+    retrieval.check_rerank(retrieval.rerank), retrieval.evaluate_retrieval(m, Films(), batch_size=1)
 
 def call_explorer(tmp):
     path,frames = call_video(tmp),np.zeros((4, 8, 10, 3), dtype=np.uint8)
