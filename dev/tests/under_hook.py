@@ -34,7 +34,7 @@ from videomamba_nb import protocol, published, reading, recipe, rerun, saliency,
 from videomamba_nb import scan_order, scan_triton, scan_triton_bwd, sensitivity, sources, ssm, step, streaming
 from videomamba_nb import teacher, torch_file, train, training, triton_kernels, usage, usage_data, video, viz, weights
 from videomamba_nb import zoo
-from videomamba_nb import ranking, retrieval
+from videomamba_nb import ranking, retrieval, zero_shot
 
 del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
 
@@ -625,6 +625,21 @@ def call_retrieval(tmp):
     retrieval.pick(e.videos, [1]), retrieval.dual_scores(e.videos.feature, e.sentences.feature, 2, 'max')
     retrieval.rerank(table, table.number(2), table.number(3), e.scores(), 1)
     retrieval.check_rerank(retrieval.rerank), retrieval.evaluate_retrieval(m, Films(), batch_size=1)
+
+def call_zero_shot(tmp):
+    row = collections.namedtuple('Row', 'path captions answer')
+    class Films(torch.utils.data.Dataset):
+        rows = [row('0.mp4', ('red then blue', 'green'), 0), row('1.mp4', ('green', 'red'), 1)]
+        def __getitem__(self, i): return ranking.color_film(self.rows[i].captions[0]), ''
+        def __len__(self): return 2
+    m,x = ranking.ColorModel(),ranking.color_film('red')[None]
+    v,s = m.encode_video(x),m.encode_text(['red'])
+    share = zero_shot.reverse_test(m, Films(), 'match')
+    share.value, share.interval, repr(share), zero_shot.wilson(1, 2), zero_shot.bootstrap([1, 0], draws=100)
+    zero_shot.prompts(('a', 'b')), zero_shot.class_vectors(m, ['red']), zero_shot.own_temp(m, .1)
+    zero_shot.PromptClassifier(m, ['red', 'blue'], ['{}'], .1)(x), zero_shot.reverse_captions('left')
+    zero_shot.pair_scores(m, v, s), zero_shot.match_probs(m, v, s)
+    zero_shot.choice_scores(m, v, ['red', 'blue'], temp=1.), zero_shot.choose(m, Films(), temp=1.)
 
 def call_explorer(tmp):
     path,frames = call_video(tmp),np.zeros((4, 8, 10, 3), dtype=np.uint8)
