@@ -24,9 +24,9 @@ from .parallel import own_device, place
 from .ranking import ranks
 from .retrieval import _batches, _Clips, _over_clips, _stack, dual_scores, pick
 
-# %% ../nbs/44a_zero_shot.ipynb #6479275d
+# %% ../nbs/44a_zero_shot.ipynb #8d174839
 def wilson(
-    right:float, # How many were right; a tie may count half
+    right:int | float, # How many were right; a tie may count half
     n:int, # Of how many
     z:float=1.96, # Standard deviations: 1.96 for 95 %
 )->tuple: # (lowest, highest) share, from 0 to 1
@@ -39,7 +39,7 @@ def wilson(
 @dataclass
 class Share:
     "How often something was right, and how sure that is."
-    right:float # How many were right; ties count half
+    right:int | float # How many were right; ties count half
     n:int # Of how many
     chance:float=0. # Share by luck, from 0 to 1
     left_out:int=0 # Could not be asked

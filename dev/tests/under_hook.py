@@ -34,7 +34,7 @@ from videomamba_nb import protocol, published, reading, recipe, rerun, saliency,
 from videomamba_nb import scan_order, scan_triton, scan_triton_bwd, sensitivity, sources, ssm, step, streaming
 from videomamba_nb import teacher, torch_file, train, training, triton_kernels, usage, usage_data, video, viz, weights
 from videomamba_nb import zoo
-from videomamba_nb import ranking, retrieval, zero_shot
+from videomamba_nb import answers, quiz, ranking, retrieval, text_encoder, words, zero_shot
 
 del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
 
@@ -640,6 +640,26 @@ def call_zero_shot(tmp):
     zero_shot.PromptClassifier(m, ['red', 'blue'], ['{}'], .1)(x), zero_shot.reverse_captions('left')
     zero_shot.pair_scores(m, v, s), zero_shot.match_probs(m, v, s)
     zero_shot.choice_scores(m, v, ['red', 'blue'], temp=1.), zero_shot.choose(m, Films(), temp=1.)
+
+def call_answers(tmp):
+    seen,row = collections.namedtuple('Seen', 'tokens'),collections.namedtuple('Row', 'question answer')
+    class Small(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words = words.Words.learn(['what is it', 'a cat', 'dog'])
+            self.text_encoder = text_encoder.TextEncoder(len(self.words), 8, 2, 1, 2, 12, 16, 6, mlm=False)
+        def encode_video(self, x): return seen(x)
+    class Asked(torch.utils.data.Dataset):
+        rows = [row('what is it', 'a cat'), row('what is it', ['dog', 'a cat'])]
+        def __getitem__(self, i): return torch.zeros(3, 6), ''
+        def __len__(self): return 2
+    m,x,ask,told = answers.AnswerModel(Small(), 1).eval(),torch.randn(2, 3, 6),['what is it']*2,['dog', 'a cat']
+    rows,(states,mask) = m.model.words(told),m.read(x, ask)
+    answers.answer_likelihood(m.decoder(rows.ids, states, mask), rows), answers.first_words(m, states, mask, rows)
+    answers.decode_by_hand(m.decoder.state_dict(), 2, rows.ids, states, mask), answers.answer_rows(('a', ['b']))
+    answers.answer_loss(m, x, ask, told), answers.start_from_fusion(m.decoder, m.model.text_encoder)
+    answers.check_decoder(answers.AnswerDecoder), answers.check_rank(answers.rank_answers, m, x, ask, told)
+    repr(quiz.evaluate_answers(m, Asked(), told, k=1)), quiz.exact_match(told, told), quiz.soft_accuracy(told, [told]*2)
 
 def call_explorer(tmp):
     path,frames = call_video(tmp),np.zeros((4, 8, 10, 3), dtype=np.uint8)
