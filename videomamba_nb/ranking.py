@@ -6,8 +6,7 @@
 __all__ = ['COLORS', 'PUBLISHED', 'color_film', 'ColorModel', 'ranks', 'check_ranks', 'Direction', 'Retrieval', 'score_retrieval',
            'report', 'dual_softmax']
 
-# %% ../nbs/43b_ranking.ipynb #41100a4a
-from collections import namedtuple
+# %% ../nbs/43b_ranking.ipynb #643b891b
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+
+from .towers import Text, Video
 
 # %% ../nbs/43b_ranking.ipynb #ae6b5883
 COLORS = {'red': (1.,0.,0.), 'green': (0.,1.,0.), 'blue': (0.,0.,1.)}
@@ -29,34 +30,31 @@ def color_film(
     x = torch.tensor([found[i*len(found)//frames] for i in range(frames)])
     return x.T[:,:,None,None].repeat(1, 1, 4, 4)
 
-# %% ../nbs/43b_ranking.ipynb #e5236ba6
-_Video = namedtuple('_Video', 'tokens pooled feature clip')
-_Text = namedtuple('_Text', 'tokens mask feature')
-
+# %% ../nbs/43b_ranking.ipynb #a4aa9f95
 class ColorModel(nn.Module):
     "A model of video and text that knows three colours by heart."
     def encode_video(
         self,
         x:Float[Tensor,'b 3 t h w'], # Films
-    )->tuple: # tokens (b, t, 3), pooled, feature (b, t, 3), clip
+    )->Video: # One token and one feature per frame
         "Colours of the frames."
         x = x.mean((3,4)).transpose(1, 2)
-        return _Video(x, x, F.normalize(x, dim=-1), None)
+        return Video(x, x, F.normalize(x, dim=-1))
 
     def encode_text(
         self,
         texts:list, # Sentences that name colours
-    )->tuple: # tokens (b, n, 3), mask (b, n), feature (b, 3)
+    )->Text: # One token per colour
         "Colours of the words."
         rows = [torch.tensor([COLORS[w] for w in o.split() if w in COLORS]) for o in texts]
         x = nn.utils.rnn.pad_sequence(rows, batch_first=True)
         mask = torch.arange(x.shape[1]) < torch.tensor([len(o) for o in rows])[:,None]
-        return _Text(x, mask, F.normalize(x.sum(1), dim=-1))
+        return Text(x, mask, F.normalize(x.sum(1), dim=-1))
 
     def match(
         self,
-        video:tuple, # From `encode_video`
-        text:tuple, # From `encode_text`, as many
+        video:Video, # b films
+        text:Text, # b sentences
     )->Float[Tensor,'b']: # -1, 0 or 1
         "How well first and last colour agree, pair by pair."
         last = text.tokens[torch.arange(len(text.mask)),text.mask.sum(1)-1]
