@@ -44,7 +44,7 @@ def _layer(d, heads, inner, dropout):
     layer.attention = CausalAttention(d, d, heads, dropout)
     return layer
 
-# %% ../nbs/44b_answers.ipynb #109a2a32
+# %% ../nbs/44b_answers.ipynb #2763fe88
 class AnswerDecoder(nn.Module):
     "Writes an answer: the next word from the words so far and the states of a question."
     def __init__(self,
@@ -71,8 +71,8 @@ class AnswerDecoder(nn.Module):
         question_mask:Bool[Tensor,'b m'], # True where there is a word
     )->Float[Tensor,'b n w']: # At each place, scores for the next word
         "Score the next word everywhere."
-        x = self.bert.embeddings(ids)
-        for layer in self.bert.encoder.layer: x = layer(x, None, question, question_mask)
+        x,seen = self.bert.embeddings(ids),torch.ones_like(ids, dtype=torch.bool)
+        for layer in self.bert.encoder.layer: x = layer(x, seen, question, question_mask)
         return self.cls.predictions(x)
 
 # %% ../nbs/44b_answers.ipynb #323fc674
