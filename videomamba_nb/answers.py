@@ -6,11 +6,10 @@
 __all__ = ['CausalAttention', 'AnswerDecoder', 'decode_by_hand', 'check_decoder', 'start_from_fusion', 'answer_likelihood',
            'answer_rows', 'AnswerModel', 'answer_loss', 'first_words', 'rank_answers', 'check_rank']
 
-# %% ../nbs/44b_answers.ipynb #6df0682f
+# %% ../nbs/44b_answers.ipynb #c07a6fe7
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange

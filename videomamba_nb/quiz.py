@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['exact_match', 'soft_accuracy', 'Answered', 'evaluate_answers']
 
-# %% ../nbs/44c_quiz.ipynb #f8c1b49b
+# %% ../nbs/44c_quiz.ipynb #f3a357b3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,9 +13,10 @@ import numpy as np
 import torch
 
 from .answers import AnswerModel, rank_answers
+from .films import clip_batches, items_of
 from .parallel import own_device, place
 from .words import clean_caption
-from .zero_shot import Share, _clip_batches
+from .zero_shot import Share
 
 # %% ../nbs/44c_quiz.ipynb #48f698f2
 def _told(given): return [clean_caption(o) for o in ([given] if isinstance(given, str) else given)]
@@ -52,7 +53,7 @@ class Answered:
         text = f'exact {self.exact!r}; soft {self.soft.mean():.1%}'
         return text+f'; {self.outside} questions have no right answer in the list'*bool(self.outside)
 
-# %% ../nbs/44c_quiz.ipynb #aa79254b
+# %% ../nbs/44c_quiz.ipynb #524a537a
 def evaluate_answers(
     model:AnswerModel, # In eval mode afterwards
     data, # `rows` with `question` and `answer` (one or a list), and `data[i][0]`: a clip
@@ -68,7 +69,7 @@ def evaluate_answers(
     if not rows: raise ValueError('there is no question')
     device = own_device(device, place())
     model = model.to(device).eval()
-    for at,x in _clip_batches(data, list(range(len(rows))), batch_size, workers, show):
+    for at,x in clip_batches(data, items_of(data), batch_size, workers, show):
         if x.shape[1] != 1: raise ValueError(f'a question is about one clip, found {x.shape[1]}')
         asked = [rows[i].question for i in at]
         best = rank_answers(model, x[:,0].to(device), asked, answers, **kwargs).argmax(1)

@@ -6,7 +6,7 @@
 __all__ = ['TEMPLATES', 'OPPOSITES', 'wilson', 'Share', 'bootstrap', 'prompts', 'class_vectors', 'own_temp', 'PromptClassifier',
            'reverse_captions', 'pair_scores', 'reverse_test', 'match_probs', 'choice_scores', 'choose']
 
-# %% ../nbs/44a_zero_shot.ipynb #23b0bc40
+# %% ../nbs/44a_zero_shot.ipynb #acca25c6
 import re
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,12 +17,12 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
 
+from .films import clip_batches, films_of, items_of
 from .pair_losses import frame_similarity
 from .parallel import own_device, place
 from .ranking import ranks
-from .retrieval import _batches, _Clips, _over_clips, _stack, dual_scores, pick
+from .retrieval import _over_clips, dual_scores, pick
 
 # %% ../nbs/44a_zero_shot.ipynb #8d174839
 def wilson(
@@ -167,7 +167,7 @@ def reverse_captions(
     back = ' then '.join(re.sub(rf'\b({words})\b', swap, o, flags=re.I) for o in reversed(parts))
     return None if back.lower() == ' then '.join(parts).lower() else back
 
-# %% ../nbs/44a_zero_shot.ipynb #da8cb476
+# %% ../nbs/44a_zero_shot.ipynb #d0717975
 def pair_scores(
     model:nn.Module, # With `match`
     video:tuple, # b videos from `encode_video`
@@ -183,17 +183,11 @@ def pair_scores(
     if out.isfinite().all(): return out
     raise ValueError('scores are not finite: look at the clips, or at the weights')
 
-def _clip_batches(data, rows, batch_size, workers, show):
-    "Numbers of the rows and their clips, (b, m, c, t, h, w)."
-    loader = DataLoader(Subset(_Clips(data), rows), batch_size, num_workers=workers, collate_fn=_stack)
-    at = [rows[i:i+batch_size] for i in range(0, len(rows), batch_size)]
-    return zip(at, _batches('clips', loader, show))
-
-# %% ../nbs/44a_zero_shot.ipynb #abebe033
+# %% ../nbs/44a_zero_shot.ipynb #bdba4594
 @torch.no_grad()
 def reverse_test(
     model:nn.Module, # With `encode_video`, `encode_text` and `match`; in eval mode afterwards
-    data, # `rows` with captions, and `data[i][0]`: a clip or several, as for `encode_all`
+    data, # As for `encode_all`
     score:str='dual', # 'dual' or 'match'
     batch_size:int=32, # Videos at a time
     device:torch.device | str | None=None, # Where to compute; a GPU if there is one
@@ -201,16 +195,16 @@ def reverse_test(
     show:bool=False, # Show a progress bar on a terminal
 )->Share: # Of the clips that can be asked; ties count half
     "How often a clip is closer to its caption than to the one of the clip played backwards."
-    told = [[(t,r) for t in o.captions if (r := reverse_captions(t))][:1] for o in data.rows]
-    rows = [i for i,o in enumerate(told) if o]
-    if not rows: raise ValueError('no caption says which way time runs: there is nothing to reverse')
+    films,told = films_of(data),[]
+    for f in films: told += [(f.at,t,r) for t in f.captions if (r := reverse_captions(t))][:1]
+    if not told: raise ValueError('no caption says which way time runs: there is nothing to reverse')
     device,right = own_device(device, place()),0.
     model = model.to(device).eval()
-    for at,x in _clip_batches(data, rows, batch_size, workers, show):
+    for k,x in clip_batches(data, [o[0] for o in told], batch_size, workers, show):
         video,m = model.encode_video(x.flatten(0, 1).to(device)),x.shape[1]
-        own,back = (_against(model, video, [told[i][0][side] for i in at], m, score) for side in (0,1))
+        own,back = (_against(model, video, [told[i][side] for i in k], m, score) for side in (1,2))
         right += ((own > back).sum()+.5*(own == back).sum()).item()
-    return Share(right, len(rows), .5, len(told)-len(rows))
+    return Share(right, len(told), .5, len(films)-len(told))
 
 def _against(model, video, texts, m, score):
     "Scores of videos of m clips against one text each."
@@ -247,7 +241,7 @@ def choice_scores(
     if out.isfinite().all(): return out
     raise ValueError('scores are not finite: look at the clips, or at the weights')
 
-# %% ../nbs/44a_zero_shot.ipynb #f7acf12d
+# %% ../nbs/44a_zero_shot.ipynb #496604d5
 @torch.no_grad()
 def choose(
     model:nn.Module, # With `encode_video`, `encode_text` and `match`; in eval mode afterwards
@@ -265,7 +259,7 @@ def choose(
         if not 0 <= r.answer < len(r.captions):
             raise ValueError(f'row {i}: no option {r.answer} among {len(r.captions)}')
     model = model.to(device).eval()
-    for at,x in _clip_batches(data, list(range(len(data.rows))), batch_size, workers, show):
+    for at,x in clip_batches(data, items_of(data), batch_size, workers, show):
         video,m = model.encode_video(x.flatten(0, 1).to(device)),x.shape[1]
         for k,i in enumerate(at):
             clips = pick(video, torch.arange(k*m, k*m+m, device=device))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from videomamba_nb import retrieval
 from videomamba_nb.core import test_tensor
+from videomamba_nb.films import clip_batches, films_of, items_of, truth_of
 from videomamba_nb.ranking import (
     PUBLISHED,
     ColorModel,
@@ -29,7 +30,6 @@ from videomamba_nb.retrieval import (
     encode_all,
     evaluate_retrieval,
     rerank,
-    truth_of,
 )
 
 Row = namedtuple('Row', 'path captions')
@@ -122,10 +122,34 @@ words = st.sampled_from(['red','blue','red blue','green'])
 def test_truth_against_loops(told, shared):
     rows = [Row(str(i), tuple(o)) for i,o in enumerate(told)]
     texts,truth = truth_of(rows, shared)
-    assert texts == [t for o in told for t in o]
+    every = [t for o in told for t in o]
+    assert texts == (sorted(set(every), key=every.index) if shared else every)
     owner = [i for i,o in enumerate(told) for _ in o]
     for i,row in enumerate(truth.tolist()):
         for j,yes in enumerate(row): assert yes == (texts[j] in told[i] if shared else owner[j] == i)
+
+
+@few
+@given(st.lists(st.tuples(st.integers(0, 2), st.lists(words, max_size=2)), min_size=1, max_size=6), st.integers(1, 3))
+def test_a_file_is_one_film(lines, views):
+    "Lines of the same file are one film with all that is said of it; its clips are those of the first line."
+    class Lines:
+        rows = [Row(f'{k}.mp4', tuple(o)) for k,o in lines]
+        def __len__(self): return len(lines)*views
+        def view(self, i): return i//views,i % views,0
+    films = films_of(Lines())
+    assert [f.path for f in films] == list(dict.fromkeys(r.path for r in Lines.rows))
+    for f in films:
+        mine = [r for r in Lines.rows if r.path == f.path]
+        assert f.captions == list(dict.fromkeys(t for r in mine for t in r.captions))
+        first = Lines.rows.index(mine[0])
+        assert f.at == list(range(first*views, first*views+views))
+    assert sorted(i for o in items_of(Lines()) for i in o) == list(range(len(Lines())))
+
+def test_clips_come_in_order():
+    read = list(clip_batches(Films([['red'], ['blue'], ['green']]), [[2], [0], [1]], 2))
+    assert [k for k,_ in read] == [[0, 1], [2]]
+    for x,c in zip(torch.cat([x for _,x in read])[:,0], ('green','red','blue')): test_tensor(x, color_film(c, 4))
 
 
 # ---- encode and re-rank

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from videomamba_nb.core import test_tensor
-from videomamba_nb.ranking import COLORS, ColorModel, color_film
+from videomamba_nb.ranking import PURE, ColorModel, color_film
 from videomamba_nb.zero_shot import (
     OPPOSITES,
     PromptClassifier,
@@ -91,10 +91,10 @@ def test_reverse_test_against_a_loop(told, batch, score):
 # ---- names
 
 @few
-@given(st.permutations(list(COLORS)), st.permutations(['{}','a {} film','{} then blue']), st.integers(1, 9))
+@given(st.permutations(list(PURE)), st.permutations(['{}','a {} film','{} then blue']), st.integers(1, 9))
 def test_order_of_names_and_templates(names, templates, batch):
     model = ColorModel()
-    want = dict(zip(COLORS, class_vectors(model, list(COLORS), ['{}','a {} film','{} then blue'])))
+    want = dict(zip(PURE, class_vectors(model, list(PURE), ['{}','a {} film','{} then blue'])))
     got = class_vectors(model, names, templates, batch)
     for name,v in zip(names, got): test_tensor(v, want[name])
     test_tensor(got.norm(dim=1), torch.ones(3))

@@ -34,7 +34,7 @@ from videomamba_nb import protocol, published, reading, recipe, released, rerun,
 from videomamba_nb import scan_cpu, scan_order, scan_triton, scan_triton_bwd, sensitivity, sources, ssm, step, streaming
 from videomamba_nb import teacher, text_encoder, torch_file, towers, train, training, triton_kernels, usage, usage_data
 from videomamba_nb import video, video_encoder, videotext, viz, weights, words, zoo
-from videomamba_nb import answers, quiz, ranking, retrieval, zero_shot
+from videomamba_nb import answers, films, quiz, ranking, retrieval, zero_shot
 
 del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
 
@@ -694,7 +694,7 @@ def call_retrieval(tmp):
         def __getitem__(self, i): return ranking.color_film(self.rows[i].captions[0]), ''
         def __len__(self): return 2
     m,table = ranking.ColorModel(),retrieval.TableModel(torch.rand(2, 3))
-    retrieval.truth_of(Films.rows, paragraph=True)
+    films.truth_of(films.films_of(Films()), paragraph=True), list(films.clip_batches(Films(), films.items_of(Films()), 2))
     e = retrieval.encode_all(m, Films(), device='cpu')
     retrieval.pick(e.videos, [1]), retrieval.dual_scores(e.videos.feature, e.sentences.feature, 2, 'max')
     retrieval.rerank(table, table.number(2), table.number(3), e.scores(), 1)
