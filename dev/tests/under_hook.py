@@ -34,7 +34,7 @@ from videomamba_nb import protocol, published, reading, recipe, released, rerun,
 from videomamba_nb import scan_cpu, scan_order, scan_triton, scan_triton_bwd, sensitivity, sources, ssm, step, streaming
 from videomamba_nb import teacher, text_encoder, torch_file, towers, train, training, triton_kernels, usage, usage_data
 from videomamba_nb import video, video_encoder, videotext, viz, weights, words, zoo
-from videomamba_nb import answers, films, quiz, ranking, retrieval, zero_shot
+from videomamba_nb import answers, captions, films, quiz, ranking, retrieval, zero_shot
 
 del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
 
@@ -157,6 +157,13 @@ def call_policy_and_augment(tmp):
     augment.multi_scale_box(16, 20, 8, rng), augment.erase_box(16, 20, rng), augment.random_erase(x, rng, 1.)
     augment.augment_for('k400', weak=True, erase=1.)(clip, 8, rng)
     augment.check_augment(augment.Augment)
+def call_captions(tmp):
+    scene = captions.Scene(7, 'red', 'left')
+    assert captions.scene_of(captions.caption_of(scene)) == scene
+    captions.scene_look(scene, np.random.default_rng(0))
+    captions.scene_table(captions.captioned_digits('valid', tmp, n=2, size=16))
+    captions.unseen_scene(Path(tmp)/'scene.mp4', 'a red seven growing')
+
 def call_events(tmp):
     rng = np.random.default_rng(0)
     events.who_wins(0, 1)
