@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from videomamba_nb.answers import AnswerModel, answer_loss, check_rank, rank_answers
+from videomamba_nb.captions import CAPTIONS, captioned_digits
+from videomamba_nb.films import films_of
 from videomamba_nb.quiz import evaluate_answers
 from videomamba_nb.ranking import ranks
 from videomamba_nb.retrieval import encode_all, evaluate_retrieval, rerank
@@ -28,7 +30,7 @@ class Films:
 @pytest.fixture(scope='module')
 def model():
     torch.manual_seed(0)
-    told = [*TOLD, *map(reverse_captions, TOLD), 'which digit moves', 'a video of']
+    told = [*TOLD, *map(reverse_captions, TOLD), 'which digit moves', 'a video of', *CAPTIONS]
     m = VideoText('toy', Words.learn(told)).eval()
     with torch.no_grad():
         for p in (*m.vision_proj.parameters(), *m.text_encoder.parameters()): p.mul_(4) # so that pairs differ
@@ -79,6 +81,20 @@ def test_sentences_for_classes(model):
     asked.rows = [r._replace(captions=tuple(TOLD), answer=i) for i,r in enumerate(asked.rows)]
     found,each = choose(model, asked, device='cpu')
     assert found.n == 3 and [o.shape for o in each] == [(3,)]*3
+
+@torch.no_grad()
+def test_captioned_digits(model, tmp_path):
+    "A data set of files whose classes are sentences, with two views per film."
+    data = captioned_digits('valid', tmp_path, n=6, mode='test', num_clips=2)
+    films = films_of(data)
+    assert [f.captions for f in films] == [[CAPTIONS[y]] for _,y in data.samples] and films[2].at == [4, 5]
+    e = encode_all(model, data, 4, device='cpu')
+    assert (e.m,len(e.names)) == (2,6) and e.texts == list(dict.fromkeys(f.captions[0] for f in films))
+    one = model.encode_video(torch.stack([data[i][0] for i in films[2].at]))
+    assert (e.videos.feature[4:6]-one.feature).abs().max() < 1e-4
+    assert set(evaluate_retrieval(model, data, k=3, device='cpu')) == {'dual','re-ranked'}
+    assert reverse_test(model, data, device='cpu').n == 6
+    for o in CAPTIONS: assert reverse_captions(reverse_captions(o)) == o
 
 def test_answers(model):
     m,data = AnswerModel(model, 2),Films(answer='seven')
