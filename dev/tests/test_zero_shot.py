@@ -135,3 +135,21 @@ def test_choose_in_batches(answers, batch):
     for i,s in enumerate(scores):
         video = ColorModel().encode_video(data[i][0][None])
         test_tensor(s, choice_scores(ColorModel(), video, options, temp=.1))
+
+def test_choices_over_several_clips():
+    "Three clips per film; the mean over them counts, and a tie is no right answer."
+    class Clips(Films):
+        def __getitem__(self, i): return torch.stack([color_film(o, 4) for o in ('red blue','blue red','blue red')]),''
+    model,data = ColorModel(),Clips([options]*2, [0, 2])
+    found,scores = choose(model, data, temp=.1)
+    assert (found.right,found.n,found.chance) == (1, 2, pytest.approx(.2))
+    video = model.encode_video(data[0][0])
+    yes = torch.stack([model.match(video.pick([k]*5), model.encode_text(options)).sigmoid() for k in range(3)]).mean(0)
+    cos = F.cosine_similarity(video.feature[:,:,None], model.encode_text(options).feature, dim=3).mean((0, 1))
+    for s in scores: test_tensor(s, .7*yes+.3*(cos/.1).softmax(0))
+    two,same = choose(model, Clips([('red','green'), ('red','blue')], [0, 0]), match_weight=0., temp=1.)
+    assert two.chance == .5 and two.right == 1 and same[1][0] == same[1][1], 'red and blue tie'
+
+def test_draws_are_repeated():
+    assert bootstrap([0,1,1]*20) == bootstrap([0,1,1]*20, seed=0)
+    assert len(OPPOSITES) == len({frozenset(o) for o in OPPOSITES if len(set(o)) == 2})
