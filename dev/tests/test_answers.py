@@ -154,7 +154,8 @@ def test_a_quiz_in_batches(rows, batch):
     best = rank_answers(m, data.x, [q for q,_ in rows], LIST[:4]).argmax(1)
     assert found.predicted == [LIST[j] for j in best]
     assert found.exact.right == sum(p in a for p,(_,a) in zip(found.predicted, rows))
-    assert found.outside == sum(not set(a) & set(LIST[:4]) for _,a in rows)
+    assert found.outside == sum(not set(a) & set(LIST[:4]) for _,a in rows) and found.exact.chance == 1/4
+    assert soft_accuracy(['one', 'one'], ['one', ['two']]).tolist() == [1, 0]
 
 def test_what_cannot_be_asked():
     m = wild()
