@@ -53,10 +53,10 @@ class Answered:
         text = f'exact {self.exact!r}; soft {self.soft.mean():.1%}'
         return text+f'; {self.outside} questions have no right answer in the list'*bool(self.outside)
 
-# %% ../nbs/44c_quiz.ipynb #524a537a
+# %% ../nbs/44c_quiz.ipynb #178ca609
 def evaluate_answers(
     model:AnswerModel, # In eval mode afterwards
-    data, # `rows` with `question` and `answer` (one or a list), and `data[i][0]`: a clip
+    data, # `rows` with `question` and `answers` (one per person), and `data[i][0]`: a clip
     answers:Sequence, # The closed list
     batch_size:int=32, # Questions at a time
     device:torch.device | str | None=None, # Where to compute; a GPU if there is one
@@ -74,6 +74,6 @@ def evaluate_answers(
         asked = [rows[i].question for i in at]
         best = rank_answers(model, x[:,0].to(device), asked, answers, **kwargs).argmax(1)
         out += [answers[j] for j in best.tolist()]
-    given,known = [r.answer for r in rows],{clean_caption(o) for o in answers}
+    given,known = [r.answers for r in rows],{clean_caption(o) for o in answers}
     right = Share(exact_match(out, given).sum().item(), len(out), 1/len(answers))
     return Answered(out, right, soft_accuracy(out, given), sum(not known & set(_told(o)) for o in given))

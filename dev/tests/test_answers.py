@@ -29,7 +29,7 @@ few = settings(max_examples=25, deadline=None)
 LIST = ['one', 'two', 'red', 'red one', 'red two', 'dark red two']
 ASK = ['what is it', 'how many', 'which colour has it']
 Seen = namedtuple('Seen', 'tokens')
-Row = namedtuple('Row', 'question answer')
+Row = namedtuple('Row', 'question answers')
 
 class Small(nn.Module):
     def __init__(self, vision=6):

@@ -16,14 +16,14 @@ from videomamba_nb.words import Words
 from videomamba_nb.zero_shot import PromptClassifier, choice_scores, choose, match_probs, reverse_captions, reverse_test
 
 TOLD = ['a seven moves left', 'a one grows', 'the red five turns right then it grows']
-Row = namedtuple('Row', 'path captions question answer')
+Row = namedtuple('Row', 'path captions question answer answers')
 
 class Films:
     "Three clips of noise."
-    def __init__(self, clips=1, answer=0):
+    def __init__(self, clips=1, answers=()):
         g = torch.Generator().manual_seed(0)
         self.x = torch.randn(3, clips, 3, 8, 32, 32, generator=g)
-        self.rows = [Row(f'{i}.mp4', (o,), 'which digit moves', answer) for i,o in enumerate(TOLD)]
+        self.rows = [Row(f'{i}.mp4', (o,), 'which digit moves', 0, answers) for i,o in enumerate(TOLD)]
     def __len__(self): return 3
     def __getitem__(self, i): return self.x[i] if self.x.shape[1] > 1 else self.x[i,0],'',0
 
@@ -97,7 +97,7 @@ def test_captioned_digits(model, tmp_path):
     for o in CAPTIONS: assert reverse_captions(reverse_captions(o)) == o
 
 def test_answers(model):
-    m,data = AnswerModel(model, 2),Films(answer='seven')
+    m,data = AnswerModel(model, 2),Films(answers=('seven',))
     assert AnswerModel(model, 1).report.untouched == [], 'film and text are equally wide: all fits'
     assert all('layer.0.crossattention.' in o for o in m.report.untouched) and len(m.report.untouched) == 10
     loss = answer_loss(m.train(), data.x[:,0], ['which digit moves']*3, ['seven', ['one','one','five'], 'a red seven'])

@@ -723,7 +723,7 @@ def call_zero_shot(tmp):
     zero_shot.choice_scores(m, v, ['red', 'blue'], temp=1.), zero_shot.choose(m, Films(), temp=1.)
 
 def call_answers(tmp):
-    seen,row = collections.namedtuple('Seen', 'tokens'),collections.namedtuple('Row', 'question answer')
+    seen,row = collections.namedtuple('Seen', 'tokens'),collections.namedtuple('Row', 'question answers')
     class Small(torch.nn.Module):
         def __init__(self):
             super().__init__()
