@@ -6,8 +6,12 @@ import torch
 import torch.nn.functional as F
 
 from videomamba_nb.answers import AnswerModel, answer_loss, check_rank, rank_answers
-from videomamba_nb.captions import CAPTIONS, captioned_digits
+from videomamba_nb.caption_data import CaptionDataset
+from videomamba_nb.caption_files import Captioned
+from videomamba_nb.captions import CAPTIONS, captioned_digits, unseen_scene
+from videomamba_nb.data import VideoDataset
 from videomamba_nb.films import films_of
+from videomamba_nb.question_files import Choice, Question
 from videomamba_nb.quiz import evaluate_answers
 from videomamba_nb.ranking import ranks
 from videomamba_nb.retrieval import encode_all, evaluate_retrieval, rerank
@@ -95,6 +99,25 @@ def test_captioned_digits(model, tmp_path):
     assert set(evaluate_retrieval(model, data, k=3, device='cpu')) == {'dual','re-ranked'}
     assert reverse_test(model, data, device='cpu').n == 6
     for o in CAPTIONS: assert reverse_captions(reverse_captions(o)) == o
+
+@torch.no_grad()
+def test_lists_of_captions_choices_and_questions(model, tmp_path):
+    "What the lists of the package hold can be asked as it is."
+    paths = [str(unseen_scene(tmp_path/f'{i}.mp4', CAPTIONS[40*i], i)) for i in range(3)]
+    told = [(CAPTIONS[0],), (CAPTIONS[40], 'a seven'), (CAPTIONS[80],)]
+    rows = [Captioned(p, c, i) for i,(p,c) in enumerate(zip(paths, told))]
+    data = CaptionDataset(rows+[Captioned(paths[0], ('a one',), 0)], 8, 32)
+    films = films_of(data)
+    assert [len(f.captions) for f in films] == [2, 2, 1] and [f.at for f in films] == [[0], [1], [2]]
+    found = evaluate_retrieval(model, data, k=2, device='cpu')
+    assert [len(o.ranks) for o in (found['dual'].t2v, found['dual'].v2t)] == [5, 3]
+    clips = VideoDataset([(p, i) for i,p in enumerate(paths)], 8, 32, 'val')
+    clips.rows = [Choice(p, (CAPTIONS[0], CAPTIONS[40], CAPTIONS[80]), i) for i,p in enumerate(paths)]
+    assert choose(model, clips, device='cpu')[0].n == 3
+    clips.rows = [Question(p, 'which digit moves', ('seven', 'one', 'seven'), i) for i,p in enumerate(paths)]
+    found = evaluate_answers(AnswerModel(model, 1), clips, ['seven', 'one'], device='cpu')
+    worth = {'seven': 4/9, 'one': 2/9} # two of three people, one of three
+    assert found.outside == 0 and found.soft.tolist() == pytest.approx([worth[o] for o in found.predicted])
 
 def test_answers(model):
     m,data = AnswerModel(model, 2),Films(answers=('seven',))

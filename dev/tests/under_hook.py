@@ -34,7 +34,8 @@ from videomamba_nb import protocol, published, reading, recipe, released, rerun,
 from videomamba_nb import scan_cpu, scan_order, scan_triton, scan_triton_bwd, sensitivity, sources, ssm, step, streaming
 from videomamba_nb import teacher, text_encoder, torch_file, towers, train, training, triton_kernels, usage, usage_data
 from videomamba_nb import video, video_encoder, videotext, viz, weights, words, zoo
-from videomamba_nb import answers, captions, films, quiz, ranking, retrieval, zero_shot
+from videomamba_nb import answers, caption_data, caption_files, caption_rules, captions, films, question_files, quiz
+from videomamba_nb import ranking, retrieval, zero_shot
 
 del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
 
@@ -138,6 +139,31 @@ def call_datasets(tmp):
     repr(report), report.ok, report.to_dict(), check_data.merged_names(['a', 'b/a'])
     check_data.spread(9, 2), check_data.try_file(csv, found[0])
 
+def call_captions(tmp):
+    path,how = call_video(tmp),dict(num_frames=2, size=16)
+    row = caption_files.Captioned(str(path), ('It turns left', 'A'), 0)
+    rows = [row, row._replace(path=str(tmp/'no.mp4'), idx=1)]
+    caption_files.number_rows(rows, 'caption'), caption_files.rows_per_file(rows), caption_files.rows_per_caption(rows)
+    lists = [caption_files.write_captions(rows, tmp/f'l.{end}', str(tmp)) for end in ('csv', 'json', 'db')]
+    caption_files.read_captions(lists[0]), caption_files.read_captions(lists)
+    caption_files.read_captions([str(tmp/'l.json')], [tmp], by='row', media='video'), caption_files.is_picture('a.png')
+    rng = np.random.default_rng(0)
+    caption_rules.pick_frames(9, 4, rng, True), caption_rules.rate_frames(9, 2, 5, .5)
+    caption_rules.first_seconds(99, 25, 2)
+    caption_rules.has_sides('left'), caption_rules.swap_sides('left'), caption_rules.mirrored_numbers(rows)
+    data = caption_data.CaptionDataset(rows, mode='train', flip='swap', **how)
+    items = [data[0], data[0]]
+    caption_data.collate_captions(items), data.numbered(3).look_up([3]), data.numbered()[0], data.look_up(torch.tensor([0]))
+    data.frames(0, rng), data.clip(0), data.text(0), data.mirrored(0), data.whole(0), data.set_epoch(2)
+    caption_data.CaptionDataset(rows[:1], flip=False, rule='fps2', seconds=1.5, fit='center', **how).in_memory()[0]
+    caption_data.squeeze(np.zeros((2, 9, 8, 3), dtype=np.uint8), 4), caption_data.check_captions(rows)
+    caption_data.present_rows(rows), caption_data.check_pairs(lambda o: caption_data.CaptionDataset(o, **how), str(tmp))
+    (tmp/'mc.json').write_text('[{"video": "a", "caption": ["x", "y"], "answer": 1}]')
+    (tmp/'qa.json').write_text('[{"video": "a", "question": "q", "question_id": 1, "answer": ["x", "y"]}]')
+    (tmp/'answers.json').write_text('["x"]')
+    question_files.read_choices(str(tmp/'mc.json')), question_files.read_answers(tmp/'answers.json')
+    question_files.answerable(question_files.read_questions(tmp/'qa.json', 'r'), ['x'])
+
 def call_digits(tmp):
     rng = np.random.default_rng(0)
     digit,photo = digits.split_digits('test')[:1],digits.load_photo('coins.png')
@@ -157,7 +183,7 @@ def call_policy_and_augment(tmp):
     augment.multi_scale_box(16, 20, 8, rng), augment.erase_box(16, 20, rng), augment.random_erase(x, rng, 1.)
     augment.augment_for('k400', weak=True, erase=1.)(clip, 8, rng)
     augment.check_augment(augment.Augment)
-def call_captions(tmp):
+def call_captioned(tmp):
     scene = captions.Scene(7, 'red', 'left')
     assert captions.scene_of(captions.caption_of(scene)) == scene
     captions.scene_look(scene, np.random.default_rng(0))
