@@ -5,6 +5,7 @@ A new function needs a call here: the script fails and names what was never call
 # ruff: noqa: E402, I001
 import argparse
 import ast
+import collections
 import functools
 import importlib.util
 import inspect
@@ -25,15 +26,16 @@ import numpy as np
 import torch
 
 import videomamba_nb
-from videomamba_nb import adapt, annotations, attention, augment, block_cpu, block_ops, bmamba, build, caption_data
-from videomamba_nb import caption_files, caption_rules, captions, check_data, checkpoint, cli, commands, contract
-from videomamba_nb import core, data, datasets, demo, digits, distill, evaluate, events, explorer, export, features
-from videomamba_nb import flops, inference, layout, lists, loading, long_video, lookup, masked, masks, model
-from videomamba_nb import objective, onnx_export, pair_losses, parallel, pieces, policy, pretrained, protocol
-from videomamba_nb import published, question_files, reading, recipe, released, rerun, saliency, saving, scan
-from videomamba_nb import scan_chunked, scan_cpu, scan_order, scan_triton, scan_triton_bwd, sensitivity, sources, ssm
-from videomamba_nb import step, streaming, teacher, text_encoder, torch_file, towers, train, training, triton_kernels
-from videomamba_nb import usage, usage_data, video, video_encoder, videotext, viz, weights, words, zoo
+from videomamba_nb import adapt, annotations, answers, attention, augment, block_cpu, block_ops, bmamba, build
+from videomamba_nb import caption_data, caption_files, caption_rules, captions, check_data, checkpoint, cli, commands
+from videomamba_nb import contract, core, data, datasets, demo, digits, distill, evaluate, events, explorer, export
+from videomamba_nb import features, films, flops, inference, layout, lists, loading, long_video, lookup, masked, masks
+from videomamba_nb import model, objective, onnx_export, pair_losses, parallel, pieces, policy, pretrained, protocol
+from videomamba_nb import published, question_files, quiz, ranking, reading, recipe, released, rerun, retrieval
+from videomamba_nb import saliency, saving, scan, scan_chunked, scan_cpu, scan_order, scan_triton, scan_triton_bwd
+from videomamba_nb import sensitivity, sources, ssm, step, streaming, teacher, text_encoder, torch_file, towers, train
+from videomamba_nb import training, triton_kernels, usage, usage_data, video, video_encoder, videotext, viz, weights
+from videomamba_nb import words, zero_shot, zoo
 
 del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
 
@@ -710,6 +712,62 @@ def call_long_video(tmp):
     x,y = long_video.clip_features(joint, d)
     for kind in long_video.HEADS: long_video.fit_head(kind, (x, y), (x, y), steps=2)
     long_video.clip_head('gru', 2, 8)(x)
+
+def call_ranking(tmp):
+    m = ranking.ColorModel()
+    v,s = m.encode_video(torch.stack([ranking.color_film(o) for o in ('red','blue')])),m.encode_text(['red','red blue'])
+    m.match(v, s), ranking.check_ranks(ranking.ranks), ranking.dual_softmax(torch.rand(2, 3))
+    found = ranking.score_retrieval(torch.eye(3, 2), torch.eye(3, 2, dtype=torch.bool), torch.eye(2, 3))
+    found.official(), found.t2v.recall(1), found.t2v.median, found.v2t.mean, repr(found)
+    ranking.report({'ours': found}, 'MSVD')
+
+def call_retrieval(tmp):
+    row = collections.namedtuple('Row', 'path captions')
+    class Films(torch.utils.data.Dataset):
+        rows = [row('0.mp4', ('red', 'all red')), row('1.mp4', ('green',))]
+        def __getitem__(self, i): return ranking.color_film(self.rows[i].captions[0]), ''
+        def __len__(self): return 2
+    m,table = ranking.ColorModel(),retrieval.TableModel(torch.rand(2, 3))
+    films.truth_of(films.films_of(Films()), paragraph=True), list(films.clip_batches(Films(), films.items_of(Films()), 2))
+    e = retrieval.encode_all(m, Films(), device='cpu')
+    retrieval.pick(e.videos, [1]), retrieval.dual_scores(e.videos.feature, e.sentences.feature, 2, 'max')
+    retrieval.rerank(table, table.number(2), table.number(3), e.scores(), 1)
+    retrieval.check_rerank(retrieval.rerank), retrieval.evaluate_retrieval(m, Films(), batch_size=1)
+
+def call_zero_shot(tmp):
+    row = collections.namedtuple('Row', 'path captions answer')
+    class Films(torch.utils.data.Dataset):
+        rows = [row('0.mp4', ('red then blue', 'green'), 0), row('1.mp4', ('green', 'red'), 1)]
+        def __getitem__(self, i): return ranking.color_film(self.rows[i].captions[0]), ''
+        def __len__(self): return 2
+    m,x = ranking.ColorModel(),ranking.color_film('red')[None]
+    v,s = m.encode_video(x),m.encode_text(['red'])
+    share = zero_shot.reverse_test(m, Films(), 'match')
+    share.value, share.interval, repr(share), zero_shot.wilson(1, 2), zero_shot.bootstrap([1, 0], draws=100)
+    zero_shot.prompts(('a', 'b')), zero_shot.class_vectors(m, ['red']), zero_shot.own_temp(m, .1)
+    zero_shot.PromptClassifier(m, ['red', 'blue'], ['{}'], .1)(x), zero_shot.reverse_captions('left')
+    zero_shot.pair_scores(m, v, s), zero_shot.match_probs(m, v, s)
+    zero_shot.choice_scores(m, v, ['red', 'blue'], temp=1.), zero_shot.choose(m, Films(), temp=1.)
+
+def call_answers(tmp):
+    seen,row = collections.namedtuple('Seen', 'tokens'),collections.namedtuple('Row', 'question answers')
+    class Small(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words = words.Words.learn(['what is it', 'a cat', 'dog'])
+            self.text_encoder = text_encoder.TextEncoder(len(self.words), 8, 2, 1, 2, 12, 16, 6, mlm=False)
+        def encode_video(self, x): return seen(x)
+    class Asked(torch.utils.data.Dataset):
+        rows = [row('what is it', 'a cat'), row('what is it', ['dog', 'a cat'])]
+        def __getitem__(self, i): return torch.zeros(3, 6), ''
+        def __len__(self): return 2
+    m,x,ask,told = answers.AnswerModel(Small(), 1).eval(),torch.randn(2, 3, 6),['what is it']*2,['dog', 'a cat']
+    rows,(states,mask) = m.model.words(told),m.read(x, ask)
+    answers.answer_likelihood(m.decoder(rows.ids, states, mask), rows), answers.first_words(m, states, mask, rows)
+    answers.decode_by_hand(m.decoder.state_dict(), 2, rows.ids, states, mask), answers.answer_rows(('a', ['b']))
+    answers.answer_loss(m, x, ask, told), answers.start_from_fusion(m.decoder, m.model.text_encoder)
+    answers.check_decoder(answers.AnswerDecoder), answers.check_rank(answers.rank_answers, m, x, ask, told)
+    repr(quiz.evaluate_answers(m, Asked(), told, k=1)), quiz.exact_match(told, told), quiz.soft_accuracy(told, [told]*2)
 
 def call_explorer(tmp):
     path,frames = call_video(tmp),np.zeros((4, 8, 10, 3), dtype=np.uint8)
