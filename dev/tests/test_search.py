@@ -1,0 +1,202 @@
+"""Search of a folder of clips, with real files and real processes: killed in the middle, two at once, files that come
+and go, damaged indexes."""
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from videomamba_nb.index_file import NAME, IndexFile
+from videomamba_nb.indexing import build_index
+from videomamba_nb.search import search
+from videomamba_nb.search_parts import Colours
+from videomamba_nb.video import write_video
+
+MODEL = Colours()
+FEW = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+def solid(rgb, t=4): return np.full((t,16,16,3), rgb, dtype=np.uint8)
+
+def content(file):
+    "What an index says, whatever the order of its rows."
+    with IndexFile(file) as index:
+        blobs = dict(o for part in index.features() for o in part)
+        clips = [index.clip(i) for i in blobs]
+        rows = [(c['path'], c['first'], c['end'], c['fps'], blobs[i], c['thumbnail']) for i,c in zip(blobs, clips)]
+        return sorted(rows), {p: o[2:] for p,o in index.files().items()}
+
+def fresh(folder, tmp_path, **how):
+    "What an index made from scratch says."
+    build_index(MODEL, folder, tmp_path/'fresh.sqlite', again=True, **how)
+    return content(tmp_path/'fresh.sqlite')
+
+@pytest.fixture(scope='module')
+def pool(tmp_path_factory):
+    "Bytes of different films, and of one that is none."
+    d,films = tmp_path_factory.mktemp('pool'),[]
+    for i,rgb in enumerate([(250,0,0), (0,250,0), (0,0,250), (200,200,0)]):
+        write_video(d/f'{i}.mp4', solid(rgb, 4+5*i), fps=5)
+        films.append((d/f'{i}.mp4').read_bytes())
+    return [*films, b'no film at all']
+
+@pytest.fixture
+def many(tmp_path):
+    "Seventy clips, all different."
+    folder = tmp_path/'many'
+    folder.mkdir()
+    for i in range(70): write_video(folder/f'{i:02}.mp4', solid((250-3*i, 3*i, 0)), fps=4)
+    return folder
+
+SLOW = '''
+import sys, time
+from videomamba_nb.indexing import build_index
+from videomamba_nb.search_parts import Colours
+class Slow(Colours):
+    def encode_video(self, x):
+        time.sleep(.02)
+        return super().encode_video(x)
+print(build_index(Slow(), sys.argv[1], batch_size=1, show=False).read)
+'''
+
+def start(folder): return subprocess.Popen([sys.executable, '-c', SLOW, folder], stdout=subprocess.PIPE, text=True)
+
+def kept(file):
+    try:
+        with IndexFile(file) as index: return len(index.files())
+    except (ValueError, OSError): return 0
+
+def test_killed_in_the_middle(many, tmp_path):
+    "What was written before the kill is whole, and is not read again."
+    p,until = start(many),time.monotonic()+60
+    while kept(many/NAME) < 32 and p.poll() is None and time.monotonic() < until: time.sleep(.02)
+    p.send_signal(signal.SIGKILL)
+    assert p.wait(30) == -signal.SIGKILL
+    n = kept(many/NAME)
+    assert 32 <= n < 70
+    with sqlite3.connect(many/NAME) as c: assert c.execute('PRAGMA integrity_check').fetchone() == ('ok',)
+    assert search(MODEL, many, 'red', k=1)[0].score > .9 # half an index answers, too
+    report = build_index(MODEL, many)
+    assert (report.unchanged, report.read, report.files) == (n, 70-n, 70)
+    assert content(many/NAME) == fresh(many, tmp_path)
+
+def test_two_at_once(many, tmp_path):
+    runs = [start(many), start(many)]
+    told = [p.communicate(timeout=90)[0] for p in runs]
+    assert [p.returncode for p in runs] == [0, 0] and all(int(o) > 0 for o in told)
+    assert content(many/NAME) == fresh(many, tmp_path)
+
+def test_stopped_by_hand(many):
+    "Ctrl-C keeps every finished file."
+    p,until = start(many),time.monotonic()+60
+    while kept(many/NAME) < 32 and p.poll() is None and time.monotonic() < until: time.sleep(.02)
+    p.send_signal(signal.SIGINT)
+    p.wait(30)
+    n = kept(many/NAME)
+    assert p.returncode != 0 and 32 <= n < 70 and build_index(MODEL, many).unchanged == n
+
+NAMES = st.sampled_from(['a.mp4', 'b.mkv', 'deep/c.mp4', 'deep/d e.mp4'])
+STEPS = st.lists(st.one_of(st.tuples(st.just('put'), NAMES, st.integers(0, 4)), st.tuples(st.just('move'), NAMES, NAMES),
+                           st.tuples(st.just('drop'), NAMES, st.none()), st.tuples(st.just('touch'), NAMES, st.none()),
+                           st.tuples(st.just('index'), st.none(), st.none())), min_size=2, max_size=10)
+
+@FEW
+@given(STEPS)
+def test_an_index_brought_up_to_date_is_one_from_scratch(pool, tmp_path_factory, steps):
+    tmp = tmp_path_factory.mktemp('live')
+    folder = tmp/'films'
+    (folder/'deep').mkdir(parents=True)
+    for do,a,b in steps:
+        path = folder/(a or '.')
+        if do == 'put': path.write_bytes(pool[b])
+        elif do == 'index': build_index(MODEL, folder, window=1.)
+        elif not path.exists(): continue
+        elif do == 'move': path.rename(folder/b)
+        elif do == 'drop': path.unlink()
+        else: os.utime(path, ns=(1, 1))
+    report = build_index(MODEL, folder, window=1.)
+    assert content(folder/NAME) == fresh(folder, tmp, window=1.)
+    again = build_index(MODEL, folder)
+    assert (again.read, again.known, again.removed, again.failed) == (0, 0, 0, report.failed)
+
+def test_loader_processes(pool, tmp_path):
+    for i,o in enumerate(pool): (tmp_path/f'{i}.mp4').write_bytes(o)
+    one,two = (build_index(MODEL, tmp_path, tmp_path/f'{n}.sqlite', window=1., workers=n) for n in (0, 2))
+    assert one.failed == two.failed and content(tmp_path/'0.sqlite') == content(tmp_path/'2.sqlite')
+
+
+# ---- damage
+
+@pytest.fixture(scope='module')
+def healthy(pool, tmp_path_factory):
+    "An index, and what it answers."
+    d = tmp_path_factory.mktemp('healthy')
+    for i,o in enumerate(pool): (d/f'{i}.mp4').write_bytes(o)
+    build_index(MODEL, d, window=1.)
+    return d, [(o.path, o.score, o.start) for o in search(MODEL, d, 'red', k=99)]
+
+@settings(FEW, max_examples=60)
+@given(st.data())
+def test_a_byte_that_flips(healthy, data):
+    "One clear error, or an answer; and a score is never that of other numbers."
+    (d,want),file = healthy,healthy[0]/'hurt.sqlite'
+    raw = bytearray((d/NAME).read_bytes())
+    at = data.draw(st.integers(0, len(raw)-1))
+    raw[at] ^= data.draw(st.integers(1, 255))
+    file.write_bytes(raw)
+    scores = lambda: [o.score for o in search(MODEL, file, 'red', k=99)]
+    for ask in (scores, lambda: build_index(MODEL, d, file, show=False)):
+        try: found = ask()
+        except (ValueError, OSError) as e: assert 'hurt.sqlite' in str(e)
+        else:
+            if isinstance(found, list): assert set(found) <= {o[1] for o in want}
+
+@settings(FEW, max_examples=20)
+@given(st.floats(0, .999))
+def test_a_file_cut_short(healthy, share):
+    (d,_),file = healthy,healthy[0]/'cut.sqlite'
+    raw = (d/NAME).read_bytes()
+    file.write_bytes(raw[:int(share*len(raw))])
+    with pytest.raises(ValueError, match='cut.sqlite'): search(MODEL, file, 'red')
+    report = build_index(MODEL, d, file, again=True, window=1.)
+    assert content(file) == content(d/NAME) and list(report.failed) == ['4.mp4']
+
+def test_clear_words(healthy, tmp_path):
+    "What a user meets: no clips, no index, no place to write, somebody who is writing."
+    d,_ = healthy
+    empty = tmp_path/'empty'
+    empty.mkdir()
+    assert repr(build_index(MODEL, empty)) == f'0 files, 0 clips (nothing to do); no video in {empty}'
+    assert search(MODEL, empty, 'red').notes == [f'{empty} holds no clip']
+    with pytest.raises(ValueError, match='there is no index'): search(MODEL, tmp_path, 'red')
+    (tmp_path/'taken'/NAME).mkdir(parents=True)
+    shutil.copy(d/'0.mp4', tmp_path/'taken'/'0.mp4')
+    with pytest.raises(OSError, match='name a file elsewhere with file= \\(--out\\)'): build_index(MODEL, tmp_path/'taken')
+    with IndexFile(d/NAME, write=True) as one, IndexFile(d/NAME, write=True, wait=.1) as two, one.change():
+        with pytest.raises(OSError, match='being written by another process'), two.change(): pass
+
+@pytest.mark.skipif(not hasattr(os, 'geteuid') or os.geteuid() == 0, reason='root may write everywhere')
+def test_a_folder_that_may_not_be_written(healthy, tmp_path):
+    films = tmp_path/'films'
+    films.mkdir()
+    shutil.copy(healthy[0]/'0.mp4', films/'0.mp4')
+    films.chmod(0o555)
+    try:
+        with pytest.raises(OSError, match='--out'): build_index(MODEL, films)
+        assert build_index(MODEL, films, tmp_path/'else.sqlite').files == 1
+    finally: films.chmod(0o755)
+
+def test_any_program_can_read_it(healthy):
+    with sqlite3.connect(healthy[0]/NAME) as c:
+        about = dict(c.execute('SELECT key, value FROM about'))
+        path,frames,error = c.execute('SELECT path, frames, error FROM files ORDER BY path').fetchall()[-1]
+        shape,n = c.execute('SELECT shape, length(feature) FROM clips').fetchone()
+    assert (path, frames) == ('4.mp4', 0) and 'not a video' in error
+    assert (json.loads(shape), n) == ([3], 6) and json.loads(about['window']) == 1 and json.loads(about['folder']) == '.'
