@@ -187,18 +187,23 @@ def _write_list(folder, rows, **facts):
     facts |= dict(recipe=_RECIPE, classes=MOTIONS)
     (folder/'recipe.json').write_text(json.dumps(facts), encoding='utf-8')
 
-def _build(folder, split, n, seed):
-    "Make a split in a folder of its own and rename it when it is complete."
+def _fill(folder, split, n, seed):
+    "Write the clips of a split and their list."
+    (digits,photos),rows = _sources(split),[]
+    for i in tqdm(range(n), desc=f'making MovingDigits {split}', disable=None):
+        clip,row = _draw_item(i, split, seed, digits, photos)
+        _write(folder/row['path'], clip)
+        rows.append(row | dict(bytes=(folder/row['path']).stat().st_size))
+    _write_list(folder, rows, split=split, n=n, seed=seed)
+
+# %% ../nbs/03_digits.ipynb #6f9ccde5
+def _whole_folder(folder, n, fill):
+    "Let `fill` write `n` clips and their list into a folder of its own, and rename it when it is complete."
     _sweep(folder.parent)
-    digits,photos = _sources(split)
-    tmp,rows,threads = Path(tempfile.mkdtemp(prefix='.making-', dir=folder.parent)),[],torch.get_num_threads()
+    tmp,threads = Path(tempfile.mkdtemp(prefix='.making-', dir=folder.parent)),torch.get_num_threads()
     torch.set_num_threads(1) # pictures this small are drawn faster by one
     try:
-        for i in tqdm(range(n), desc=f'making MovingDigits {split}', disable=None):
-            clip,row = _draw_item(i, split, seed, digits, photos)
-            _write(tmp/row['path'], clip)
-            rows.append(row | dict(bytes=(tmp/row['path']).stat().st_size))
-        _write_list(tmp, rows, split=split, n=n, seed=seed)
+        fill(tmp)
         os.chmod(tmp, 0o755)
         _move(tmp, folder, n)
     finally:
@@ -226,7 +231,7 @@ def moving_digits(
     root = cache_dir('moving_digits') if root is None else Path(root)
     root.mkdir(parents=True, exist_ok=True)
     folder = root/f'{split}-{n}-seed{seed}-recipe{_RECIPE}'
-    if not _is_whole(folder, n): _build(folder, split, n, seed)
+    if not _is_whole(folder, n): _whole_folder(folder, n, lambda tmp: _fill(tmp, split, n, seed))
     how = dict(mode=mode or ('train' if split == 'train' else 'val'), scale=scale, seed=seed, classes=MOTIONS)
     return VideoDataset(read_list(folder/'clips.csv'), num_frames, size, **(how | kwargs))
 

@@ -9,9 +9,6 @@ __all__ = ['KINDS', 'WINNERS', 'ORDERS', 'FLASH', 'who_wins', 'event_times', 'dr
 # %% ../nbs/03a_events.ipynb #8bfc7112
 import csv
 import json
-import os
-import shutil
-import tempfile
 from itertools import permutations
 from pathlib import Path
 
@@ -22,7 +19,7 @@ from jaxtyping import Float, UInt8
 from tqdm import tqdm
 from .core import cache_dir, need
 from .data import VideoDataset, _resize, crop, read_list
-from .digits import (PHOTOS, _is_whole, _move, _place, _stamp, _sweep, _write, load_photo,
+from .digits import (PHOTOS, _is_whole, _place, _stamp, _whole_folder, _write, load_photo,
                                   split_digits)
 
 # %% ../nbs/03a_events.ipynb #4e80abb8
@@ -134,20 +131,6 @@ def _make_files(folder, split, n, seed, length):
     facts = dict(split=split, n=n, seed=seed, length=length, recipe=_RECIPE, classes=WINNERS)
     (folder/'recipe.json').write_text(json.dumps(facts), encoding='utf-8')
 
-# %% ../nbs/03a_events.ipynb #ce9bd032
-def _build(folder, split, n, seed, length):
-    "Make the clips in a folder of their own and rename it when it is complete."
-    _sweep(folder.parent)
-    tmp,threads = Path(tempfile.mkdtemp(prefix='.making-', dir=folder.parent)),torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        _make_files(tmp, split, n, seed, length)
-        os.chmod(tmp, 0o755)
-        _move(tmp, folder, n)
-    finally:
-        torch.set_num_threads(threads)
-        shutil.rmtree(tmp, ignore_errors=True)
-
 # %% ../nbs/03a_events.ipynb #1ffb7ec0
 _SIZES = {'train': 1200, 'valid': 300, 'test': 600}
 
@@ -171,7 +154,8 @@ def long_events(
     root = cache_dir('long_events') if root is None else Path(root)
     root.mkdir(parents=True, exist_ok=True)
     folder = root/f'{split}-{length}-{n}-seed{seed}-recipe{_RECIPE}'
-    if not _is_whole(folder, n): _build(folder, split, n, seed, length)
+    if not _is_whole(folder, n): 
+        _whole_folder(folder, n, lambda tmp: _make_files(tmp, split, n, seed, length))
     how = dict(mode=mode or ('train' if split == 'train' else 'val'), scale=(1.,1.), ratio=(1.,1.), seed=seed)
     num_frames = length if num_frames is None else num_frames
     if num_frames == length: how |= dict(sampling='dense', rate=1) # every frame, once

@@ -1,8 +1,8 @@
 """Agreement with numbers that the authors' own classes computed.
 
 The environment variable VIDEOMAMBA_GOLDEN names the folder that holds them (its README describes the files); without it
-these tests skip. Self-distillation: `test_golden_distill.py`; masked pre-training: `test_masked.py`. The multimodal encoder,
-which the package does not build yet, is left alone.
+these tests skip. Self-distillation: `test_golden_distill.py`; masked pre-training: `test_masked.py`; the encoder of the
+video-text model: `test_video_encoder.py`.
 """
 import json
 import os

@@ -25,14 +25,15 @@ import numpy as np
 import torch
 
 import videomamba_nb
-from videomamba_nb import adapt, annotations, augment, block_cpu, block_ops, bmamba, build, check_data, checkpoint
+from videomamba_nb import adapt, annotations, augment, block_cpu, block_ops, bmamba, build, captions, check_data
+from videomamba_nb import checkpoint
 from videomamba_nb import cli, commands, contract, core, data, datasets, demo, digits, distill, evaluate, events
 from videomamba_nb import explorer, export, features, flops, inference, lists, loading, long_video, lookup, masked
-from videomamba_nb import masks, model, objective, onnx_export, parallel, pieces, policy, pretrained, protocol
-from videomamba_nb import published, reading, recipe, rerun, saliency, saving, scan, scan_chunked, scan_cpu
+from videomamba_nb import masks, model, objective, onnx_export, pair_losses, parallel, pieces, policy, pretrained
+from videomamba_nb import protocol, published, reading, recipe, rerun, saliency, saving, scan, scan_chunked, scan_cpu
 from videomamba_nb import scan_order, scan_triton, scan_triton_bwd, sensitivity, sources, ssm, step, streaming
-from videomamba_nb import teacher, torch_file, train, training, triton_kernels, usage, usage_data, video, viz, weights
-from videomamba_nb import zoo
+from videomamba_nb import teacher, torch_file, train, training, triton_kernels, usage, usage_data, video
+from videomamba_nb import video_encoder, videotext, viz, weights, words, zoo
 
 del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
 
@@ -155,6 +156,13 @@ def call_policy_and_augment(tmp):
     augment.multi_scale_box(16, 20, 8, rng), augment.erase_box(16, 20, rng), augment.random_erase(x, rng, 1.)
     augment.augment_for('k400', weak=True, erase=1.)(clip, 8, rng)
     augment.check_augment(augment.Augment)
+def call_captions(tmp):
+    scene = captions.Scene(7, 'red', 'left')
+    assert captions.scene_of(captions.caption_of(scene)) == scene
+    captions.scene_look(scene, np.random.default_rng(0))
+    captions.scene_table(captions.captioned_digits('valid', tmp, n=2, size=16))
+    captions.unseen_scene(Path(tmp)/'scene.mp4', 'a red seven growing')
+
 def call_events(tmp):
     rng = np.random.default_rng(0)
     events.who_wins(0, 1)
@@ -412,6 +420,53 @@ def call_masked(tmp):
     m.set_scan_order('hilbert'), masked.read_visible(m.reading, torch.zeros(2, 1, dtype=torch.int64))
     m.resize(num_frames=4, img_size=(8, 12)), masked.tap_layers(3, 2, 1.5), masked.sinusoid(3, 5)
     for kind in ('l2', 'mse', 'smooth_l1'): masked.alignment(out, out, kind), masked.alignment(out, out[0], kind)
+
+def call_video_encoder(tmp):
+    size,x = {k: v for k,v in SMALL.items() if k != 'num_classes'},torch.randn(2, 3, 2, 8, 8)
+    mask = masks.draw_mask('tube', (2, 2, 2), .5, np.random.default_rng(0), batch=2)
+    for kw in (dict(), dict(add_pool_norm=False, align_pre_last=True, scan_order='temporal_first'),
+               dict(pool_type='cls_cat_avg', pool_by='frame', kernel_size=2, clip_return_layer=2)):
+        m = video_encoder.VideoEncoder(**size, clip_output_dim=5, **kw)
+        m(x, keep_temporal=True), m(x[:,:,0], use_image=True), m(x[:,:,:1], mask[:,:5], use_image=True)
+    m = video_encoder.VideoEncoder(**size).double()
+    m(x.double(), mask, keep_temporal=True), m.forward_features(x.double(), mask), m.no_weight_decay()
+    m.resize(num_frames=4, img_size=(8, 12)), video_encoder.pool_tokens(x[:,:,0,0], 'avg')
+
+def call_pair_losses(tmp):
+    class Words:
+        pad,cls,sep,mask = range(4)
+        def __len__(self): return 9
+    idx,rng,g = torch.arange(3),np.random.default_rng(0),torch.Generator().manual_seed(0)
+    pair_losses.duplicate_targets(idx[:2], idx)
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        video,text = (torch.randn(*o, generator=g).to(dtype) for o in ((3, 2, 4), (3, 4)))
+        sim = pair_losses.frame_similarity(video, text)
+        pair_losses.vtc_loss(sim, idx), pair_losses.vtc_rows(sim[:2], idx[:2], idx, 'sigmoid', torch.tensor(-1.))
+        pair_losses.draw_negatives(sim, idx, rng), pair_losses.scale_grad(sim, .5)
+        pair_losses.vtm_loss(torch.zeros(6, 2, dtype=dtype), torch.ones(6).bool())
+    pair_losses.clamp_temp(torch.nn.Parameter(torch.tensor(2.)))
+    ids,labels = pair_losses.mask_words(torch.full((2, 5), 7), torch.ones(2, 5).bool(), Words(), rng, .9, True)
+    pair_losses.mlm_loss(torch.zeros(2, 5, 9), labels)
+    pair_losses.check_similarity(pair_losses.frame_similarity), pair_losses.check_vtc(pair_losses.vtc_loss)
+    pair_losses.check_negatives(pair_losses.draw_negatives), pair_losses.check_vtm(pair_losses.vtm_loss)
+    pair_losses.check_mask_words(pair_losses.mask_words, Words()), pair_losses.check_mlm(pair_losses.mlm_loss)
+
+def call_videotext(tmp):
+    texts,idx,x = ['a red dot', 'a blue dot falls', 'it rains'],torch.tensor([0, 1, 0]),torch.randn(3, 3, 2, 8, 8)
+    toy = videotext.CONFIGS['toy'].change(vision=dict(depth=1, embed_dim=16, num_frames=2, img_size=8, patch_size=4),
+                                          text=dict(hidden_size=16, heads=2, intermediate_size=16), width=6)
+    model,rng = videotext.VideoText(toy, words.Words.learn(texts)).eval(),np.random.default_rng(0)
+    mask = masks.draw_mask('tube', (2, 2, 2), .5, rng, batch=3)
+    for target in (None, torch.randn(3, 9, 32), torch.randn(1, 3, 9, 32)):
+        model.train()(x, texts, idx, mask, rng, target, hard=False)
+    model.losses(x[:,:,0], model.tokenise(texts), idx, None, rng, None, dict(vtc=1, mlm=.5), True, lambda o: o)
+    video,text = model.encode_video(x),model.encode_text(texts)
+    model.match(video.pick([0, 2]), text.pick(torch.tensor([0, 2]))), model.no_weight_decay()
+    model.align(model.encode_video(x, mask, False), mask, torch.randn(3, 9, 32)), model.contrast(video, text, idx)
+    model.match_logits(video, text), model.tell_apart(video, text, idx, rng), model.fill_in(video, model.tokenise(texts), rng)
+    videotext.check_pair_model(model.eval(), x, texts)
+    videotext.save_videotext(model, tmp/'pairs.safetensors', note='a')
+    videotext.load_videotext(tmp/'pairs.safetensors'), videotext.load_videotext(str(tmp/'pairs.safetensors'))
 
 def call_teacher(tmp):
     import transformers
