@@ -270,7 +270,7 @@ class IndexFile(_Same):
     ):
         self.file = Path(file)
         if not write and not self.file.is_file():
-            raise ValueError(f'there is no index {file}: build_index (videomamba index FOLDER) makes one')
+            raise ValueError(f'there is no index at {file}: build_index (videomamba index FOLDER) makes one')
         with _plain(self.file):
             self.c = _connect(self.file, write, wait)
             try: self._check(write)
@@ -284,5 +284,7 @@ class IndexFile(_Same):
         if tables and kind != KIND: raise ValueError(f'{ask} an SQLite file, but no index: name another')
         if tables and version > VERSION: raise ValueError(f'{ask} of version {version}, later than {VERSION}')
         if not tables and not write: raise ValueError(f'{ask} empty: {_AGAIN}')
+        pages,size = (self.c.execute(f'PRAGMA page_{o}').fetchone()[0] for o in ('count', 'size'))
+        if os.path.getsize(self.file) < pages*size: raise sqlite3.DatabaseError('it is cut short')
         if write and self.c.execute('PRAGMA quick_check').fetchone()[0] != 'ok':
             raise sqlite3.DatabaseError('its pages do not fit')

@@ -45,7 +45,7 @@ def index_report(
     from videomamba_nb.index_file import NAME, clip_files
     from videomamba_nb.indexing import build_index
     clip_files(folder) # before the model is opened
-    known = None if again else remembered(out or Path(folder)/NAME)
+    known = remembered(out or Path(folder)/NAME)
     source = weights or known
     notes = dict(weights=str(Path(source).resolve())) if source else {}
     model = open_pair(weights, known)

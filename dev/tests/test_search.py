@@ -11,14 +11,19 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from videomamba_nb import cli
 from videomamba_nb.index_file import NAME, IndexFile
 from videomamba_nb.indexing import build_index
+from videomamba_nb.pair_losses import frame_similarity
 from videomamba_nb.search import search
-from videomamba_nb.search_parts import Colours
+from videomamba_nb.search_parts import ClipReader, Colours
 from videomamba_nb.video import write_video
+from videomamba_nb.videotext import VideoText, load_videotext, save_videotext
+from videomamba_nb.words import Words
 
 MODEL = Colours()
 FEW = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -47,18 +52,20 @@ def pool(tmp_path_factory):
         films.append((d/f'{i}.mp4').read_bytes())
     return [*films, b'no film at all']
 
-@pytest.fixture
-def many(tmp_path):
-    "Seventy clips, all different."
-    folder = tmp_path/'many'
+def many_clips(folder, n, film):
+    "Films with the same pictures and different bytes: a number in a box that players leave alone."
     folder.mkdir()
-    for i in range(70): write_video(folder/f'{i:02}.mp4', solid((250-3*i, 3*i, 0)), fps=4)
+    for i in range(n): (folder/f'{i:03}.mp4').write_bytes(film+b'\0\0\0\x0cfree'+i.to_bytes(4, 'big'))
     return folder
+
+@pytest.fixture
+def many(tmp_path, pool): return many_clips(tmp_path/'many', 70, pool[0])
 
 SLOW = '''
 import sys, time
 from videomamba_nb.indexing import build_index
-from videomamba_nb.search_parts import Colours
+from videomamba_nb.pair_losses import frame_similarity
+from videomamba_nb.search_parts import ClipReader, Colours
 class Slow(Colours):
     def encode_video(self, x):
         time.sleep(.02)
@@ -92,15 +99,6 @@ def test_two_at_once(many, tmp_path):
     told = [p.communicate(timeout=90)[0] for p in runs]
     assert [p.returncode for p in runs] == [0, 0] and all(int(o) > 0 for o in told)
     assert content(many/NAME) == fresh(many, tmp_path)
-
-def test_stopped_by_hand(many):
-    "Ctrl-C keeps every finished file."
-    p,until = start(many),time.monotonic()+60
-    while kept(many/NAME) < 32 and p.poll() is None and time.monotonic() < until: time.sleep(.02)
-    p.send_signal(signal.SIGINT)
-    p.wait(30)
-    n = kept(many/NAME)
-    assert p.returncode != 0 and 32 <= n < 70 and build_index(MODEL, many).unchanged == n
 
 NAMES = st.sampled_from(['a.mp4', 'b.mkv', 'deep/c.mp4', 'deep/d e.mp4'])
 STEPS = st.lists(st.one_of(st.tuples(st.just('put'), NAMES, st.integers(0, 4)), st.tuples(st.just('move'), NAMES, NAMES),
@@ -200,3 +198,59 @@ def test_any_program_can_read_it(healthy):
         shape,n = c.execute('SELECT shape, length(feature) FROM clips').fetchone()
     assert (path, frames) == ('4.mp4', 0) and 'not a video' in error
     assert (json.loads(shape), n) == ([3], 6) and json.loads(about['window']) == 1 and json.loads(about['folder']) == '.'
+
+
+# ---- the commands, with weights of a file
+
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory):
+    "A model of two towers that has learned nothing."
+    torch.manual_seed(0)
+    file = tmp_path_factory.mktemp('weights')/'pair.safetensors'
+    save_videotext(VideoText('toy', Words.learn(['a red seven moving left'])), file)
+    return file
+
+def call(capsys, *args):
+    "Exit code, standard output, error output."
+    rc = cli.main([str(o) for o in args])
+    return (rc, *capsys.readouterr())
+
+def test_index_and_search(pool, weights, tmp_path, capsys):
+    for i in range(3): (tmp_path/f'{i}.mp4').write_bytes(pool[i])
+    rc,out,err = call(capsys, 'index', tmp_path, '--weights', weights, '--window', '1s', '--json')
+    assert (rc, err, json.loads(out)['files']) == (0, '', 3)
+    rc,out,err = call(capsys, 'search', 'a red seven', tmp_path, '-k', 3, '--json')
+    found = json.loads(out)
+    want = search(load_videotext(weights), tmp_path, 'a red seven', k=3)
+    assert (rc, err, found['notes']) == (0, '', [])
+    assert [(o['rank'], o['path'], o['score']) for o in found['hits']] == [(i+1, o.path, o.score) for i,o in enumerate(want)]
+    rc,out,err = call(capsys, 'search', 'a crimson seven', tmp_path, '--rerank', 4, '--each', '--html', tmp_path/'page.html')
+    assert rc == 0 and out.count('\n') == 3 and 'the model never learned: crimson\n' in err
+    assert (tmp_path/'page.html').read_text(encoding='utf-8').count('data:image/webp') == 3
+
+def test_scores_are_cosines(pool, weights, tmp_path):
+    "What the index keeps in 16 bits gives the scores of the model itself."
+    for i in range(4): (tmp_path/f'{i}.mp4').write_bytes(pool[i])
+    model = load_videotext(weights)
+    build_index(model, tmp_path)
+    text = model.encode_text(['a red seven']).feature
+    parts = list(ClipReader(model, tmp_path, [f'{i}.mp4' for i in range(4)]))
+    with torch.no_grad(): video = model.encode_video(torch.stack([o.view for o in parts]))
+    want = frame_similarity(video.feature, text)[:,0]
+    hits = {o.path: o for o in search(model, tmp_path, 'a red seven', k=9)}
+    torch.testing.assert_close(torch.tensor([hits[o.path].score for o in parts]), want, atol=1e-3, rtol=0)
+    judged = {o.path: o.score for o in search(model, tmp_path, 'a red seven', k=9, rerank=9)}
+    with torch.no_grad(): want = model.match(video, model.encode_text(['a red seven']*4))
+    torch.testing.assert_close(torch.tensor([judged[o.path] for o in parts]), want, atol=1e-4, rtol=1e-3)
+
+def test_ctrl_c(pool, weights, tmp_path):
+    "Every finished file is kept, and the message says so."
+    folder = many_clips(tmp_path/'films', 150, pool[0])
+    command = [sys.executable, '-m', 'videomamba_nb.cli', 'index', folder, '--weights', weights, '--batch-size', '1']
+    p,until = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True),time.monotonic()+60
+    while kept(folder/NAME) < 32 and p.poll() is None and time.monotonic() < until: time.sleep(.02)
+    p.send_signal(signal.SIGINT)
+    out,err = p.communicate(timeout=60)
+    n = kept(folder/NAME)
+    assert p.returncode == 130 and not out and 'Traceback' not in err
+    assert 32 <= n < 150 and f'stopped: {n} of 150 files are safe in' in err and 'the same call goes on' in err
