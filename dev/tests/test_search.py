@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import bench_search
 import numpy as np
 import pytest
 import torch
@@ -190,6 +191,10 @@ def test_a_folder_that_may_not_be_written(healthy, tmp_path):
         with pytest.raises(OSError, match='--out'): build_index(MODEL, films)
         assert build_index(MODEL, films, tmp_path/'else.sqlite').files == 1
     finally: films.chmod(0o755)
+
+def test_the_benchmark_runs():
+    row, = bench_search.main(['--quick'])
+    assert row['clips'] == 100 and row['search_s'] > 0
 
 def test_any_program_can_read_it(healthy):
     with sqlite3.connect(healthy[0]/NAME) as c:
