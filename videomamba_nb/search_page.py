@@ -97,8 +97,9 @@ class SearchPage:
 def _answer(ask, text):
     "Hits and what the box shows of them, or what is wrong with the question."
     try: hits = ask(text)
-    except (ValueError, OSError) as e:
-        return Hits(text=text), dict(text=text, notes=[], rows=[], error=str(e))
+    except Exception as e: # whatever it is, nobody must wait for an answer that does not come
+        kind = '' if isinstance(e, (ValueError, OSError)) else f'{type(e).__name__}: '
+        return Hits(text=text), dict(text=text, notes=[], rows=[], error=f'{kind}{e}')
     return hits, found_rows(hits)
 
 def _box(ask, text):
