@@ -23,6 +23,7 @@ class Objective:
     "What a model is trained for. `repr` tells one from another, and a stopped run compares it."
     metric = 'accuracy' # Name of the score in the history
     sign = 1 # -1 where a lower score is better
+    save = None # (model, path, **meta) -> None: writes a trained model; None writes a classifier
     shared = True # What `rng` draws is for the batch; False: for single samples, so parts draw anew
 
     def __call__(self,

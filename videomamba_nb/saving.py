@@ -9,7 +9,7 @@ __all__ = ['save_run', 'read_run', 'about_run', 'check_same', 'resume', 'is_best
 import os
 import warnings
 import zipfile
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 
 import torch
@@ -68,7 +68,8 @@ def about_run(
 )->dict: # Name -> text
     "What must be the same for a run to go on."
     parts = dict(clips=len(data), classes=list(getattr(data, 'classes', None) or []))
-    parts |= getattr(model, 'config', {}) | asdict(config) | dict(objective=objective)
+    size = getattr(model, 'config', {})
+    parts |= (asdict(size) if is_dataclass(size) else size) | asdict(config) | dict(objective=objective)
     return {k: repr(v) for k,v in parts.items() if k not in ('workers', 'accumulate')}
 
 def check_same(

@@ -148,7 +148,8 @@ def save_best(
 ):
     "Write the weights that are the best so far, of a model that can say how it was built."
     if hasattr(run.judged, 'config'):
-        save_model(run.judged, folder/'best.safetensors', **meta, **run.history[-1])
+        write = run.objective.save or save_model
+        write(run.judged, folder/'best.safetensors', **meta, **run.history[-1])
 
 # %% ../nbs/30_train.ipynb #c8ccd97e
 def default_objective(
