@@ -82,10 +82,10 @@ def _settings(model, file, folder, had, window, stride, **how):
 # %% ../nbs/44e_indexing.ipynb #91be212b
 class _Work:
     "Encodes windows, and writes finished files in groups."
-    def __init__(self, model, index, reader, about):
-        self.model,self.index,self.reader,self.about = model,index,reader,about
+    def __init__(self, model, index, folder, about):
+        self.model,self.index,self.folder,self.about = model,index,folder,about
         self.rows,self.done,self.kept,self.since = {},[],0,time.monotonic()
-        self.report,self.bad = Report(str(index.file), str(reader.folder)),{}
+        self.report,self.bad,self.known,self.late = Report(str(index.file), str(folder)),{},set(),[]
 
     def add(self, parts):
         "Encode a batch; write if there is enough, or it has been long enough."
@@ -112,14 +112,14 @@ class _Writer(_Work):
     def write(self, o):
         clips,r = self.rows.pop(o.path, []),self.report
         if o.mark is None: return self.leave(o.path, o.error)
-        if _mark(self.reader.folder/o.path) != o.mark:
+        if _mark(self.folder/o.path) != o.mark:
             return self.leave(o.path, 'changed while it was being read; index it again')
         if o.error or o.end:
             self.index.put(o.path, o.mark, o.hash, () if o.error else clips, o.frames, o.fps, o.error)
             r.read += not o.error
-            self.reader.known.add(o.hash)
+            self.known.add(o.hash)
         elif self.index.adopt(o.path, o.mark, o.hash): r.known += 1
-        else: self.leave(o.path, 'its twin has left; index it again')
+        else: self.late.append(o.path)
 
     def leave(self, path, why):
         "No clips, and no note either, so that the next run tries again."
@@ -194,16 +194,20 @@ def _stoppable(work, total):
 def _run(model, index, folder, about, again, batch_size, workers, show):
     "Read, encode and write what is to do."
     todo,gone,unchanged,closed = _plan(index, folder, again)
-    known = {o[2] for o in index.files().values()}
     how = {k: about[k] for k in ('window', 'stride', 'sampling', 'rate')}
-    reader = ClipReader(model, folder, todo, known=known, **how)
-    work = _Writer(model, index, reader, about)
+    work,n = _Writer(model, index, folder, about),len(todo)
     work.bad,work.report.unchanged = dict(closed),unchanged
-    about = dict(total=len(todo), desc='clips', disable=None if show else True)
-    with _stoppable(work, len(todo)), tqdm(**about) as bar:
-        for parts in DataLoader(reader, batch_size, num_workers=workers, collate_fn=list):
-            work.add(parts)
-            bar.update(sum(o.last for o in parts))
+    with _stoppable(work, n), tqdm(total=n, desc='clips', disable=None if show else True) as bar:
+        for _ in range(2 if todo else 0): # the second round is for files whose twin was replaced in the first
+            work.known = {o[2] for o in index.files().values()}
+            reader = ClipReader(model, folder, todo, known=work.known, **how)
+            for parts in DataLoader(reader, batch_size, num_workers=workers, collate_fn=list):
+                work.add(parts)
+                bar.update(sum(o.last for o in parts))
+            work.keep()
+            todo,work.late = work.late,[]
+            if not todo: break
+        work.bad |= {p: 'its twin was replaced twice; index it again' for p in todo}
         return work.finish(gone)
 
 # %% ../nbs/44e_indexing.ipynb #0ad740c4

@@ -27,7 +27,7 @@ from videomamba_nb.videotext import VideoText, load_videotext, save_videotext
 from videomamba_nb.words import Words
 
 MODEL = Colours()
-FEW = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FEW = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 def solid(rgb, t=4): return np.full((t,16,16,3), rgb, dtype=np.uint8)
 
@@ -124,6 +124,15 @@ def test_an_index_brought_up_to_date_is_one_from_scratch(pool, tmp_path_factory,
     assert content(folder/NAME) == fresh(folder, tmp, window=1.)
     again = build_index(MODEL, folder)
     assert (again.read, again.known, again.removed, again.failed) == (0, 0, 0, report.failed)
+
+def test_a_folder_that_moves_with_its_index(pool, tmp_path):
+    (tmp_path/'here').mkdir()
+    for i in range(2): (tmp_path/'here'/f'{i}.mp4').write_bytes(pool[i])
+    build_index(MODEL, tmp_path/'here')
+    (tmp_path/'here').rename(tmp_path/'there')
+    hits = search(MODEL, tmp_path/'there', 'red', rerank=2)
+    assert hits[0].file == tmp_path/'there'/'0.mp4' and hits.notes == []
+    assert build_index(MODEL, tmp_path/'there').unchanged == 2
 
 def test_loader_processes(pool, tmp_path):
     for i,o in enumerate(pool): (tmp_path/f'{i}.mp4').write_bytes(o)
