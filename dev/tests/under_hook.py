@@ -25,17 +25,16 @@ import numpy as np
 import torch
 
 import videomamba_nb
-from videomamba_nb import adapt, annotations, augment, block_cpu, block_ops, bmamba, build, captions, check_data
-from videomamba_nb import checkpoint
-from videomamba_nb import cli, commands, contract, core, data, datasets, demo, digits, distill, evaluate, events
-from videomamba_nb import explorer, export, features, flops, index_file, indexing, inference, lists, loading
-from videomamba_nb import long_video, lookup, masked
-from videomamba_nb import masks, model, objective, onnx_export, pair_losses, parallel, pieces, policy, pretrained
-from videomamba_nb import protocol, published, reading, recipe, rerun, saliency, saving, scan, scan_chunked, scan_cpu
-from videomamba_nb import scan_order, scan_triton, scan_triton_bwd, search, search_commands, search_page
-from videomamba_nb import search_parts, sensitivity, sources, ssm, step, streaming
-from videomamba_nb import teacher, torch_file, train, training, triton_kernels, usage, usage_data, usage_search, video
-from videomamba_nb import video_encoder, videotext, viz, weights, words, zoo
+from videomamba_nb import adapt, annotations, attention, augment, block_cpu, block_ops, bmamba, build, caption_data
+from videomamba_nb import caption_files, caption_rules, captions, check_data, checkpoint, cli, commands, contract
+from videomamba_nb import core, data, datasets, demo, digits, distill, evaluate, events, explorer, export, features
+from videomamba_nb import flops, index_file, indexing, inference, lists, loading, long_video, lookup, masked, masks
+from videomamba_nb import model, objective, onnx_export, pair_losses, parallel, pieces, policy, pretrained, protocol
+from videomamba_nb import published, question_files, reading, recipe, rerun, saliency, saving, scan, scan_chunked
+from videomamba_nb import scan_cpu, scan_order, scan_triton, scan_triton_bwd, search, search_commands, search_page
+from videomamba_nb import search_parts, sensitivity, sources, ssm, step, streaming, teacher, text_encoder, torch_file
+from videomamba_nb import train, training, triton_kernels, usage, usage_data, usage_search, video, video_encoder
+from videomamba_nb import videotext, viz, weights, words, zoo
 
 del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
 
@@ -138,6 +137,31 @@ def call_datasets(tmp):
     for o in ('train', ['train'], None): report = check_data.check_data('csv', tmp, o, decode=None, show=False)
     repr(report), report.ok, report.to_dict(), check_data.merged_names(['a', 'b/a'])
     check_data.spread(9, 2), check_data.try_file(csv, found[0])
+
+def call_captions(tmp):
+    path,how = call_video(tmp),dict(num_frames=2, size=16)
+    row = caption_files.Captioned(str(path), ('It turns left', 'A'), 0)
+    rows = [row, row._replace(path=str(tmp/'no.mp4'), idx=1)]
+    caption_files.number_rows(rows, 'caption'), caption_files.rows_per_file(rows), caption_files.rows_per_caption(rows)
+    lists = [caption_files.write_captions(rows, tmp/f'l.{end}', str(tmp)) for end in ('csv', 'json', 'db')]
+    caption_files.read_captions(lists[0]), caption_files.read_captions(lists)
+    caption_files.read_captions([str(tmp/'l.json')], [tmp], by='row', media='video'), caption_files.is_picture('a.png')
+    rng = np.random.default_rng(0)
+    caption_rules.pick_frames(9, 4, rng, True), caption_rules.rate_frames(9, 2, 5, .5)
+    caption_rules.first_seconds(99, 25, 2)
+    caption_rules.has_sides('left'), caption_rules.swap_sides('left'), caption_rules.mirrored_numbers(rows)
+    data = caption_data.CaptionDataset(rows, mode='train', flip='swap', **how)
+    items = [data[0], data[0]]
+    caption_data.collate_captions(items), data.numbered(3).look_up([3]), data.numbered()[0], data.look_up(torch.tensor([0]))
+    data.frames(0, rng), data.clip(0), data.text(0), data.mirrored(0), data.whole(0), data.set_epoch(2)
+    caption_data.CaptionDataset(rows[:1], flip=False, rule='fps2', seconds=1.5, fit='center', **how).in_memory()[0]
+    caption_data.squeeze(np.zeros((2, 9, 8, 3), dtype=np.uint8), 4), caption_data.check_captions(rows)
+    caption_data.present_rows(rows), caption_data.check_pairs(lambda o: caption_data.CaptionDataset(o, **how), str(tmp))
+    (tmp/'mc.json').write_text('[{"video": "a", "caption": ["x", "y"], "answer": 1}]')
+    (tmp/'qa.json').write_text('[{"video": "a", "question": "q", "question_id": 1, "answer": ["x", "y"]}]')
+    (tmp/'answers.json').write_text('["x"]')
+    question_files.read_choices(str(tmp/'mc.json')), question_files.read_answers(tmp/'answers.json')
+    question_files.answerable(question_files.read_questions(tmp/'qa.json', 'r'), ['x'])
 
 def call_digits(tmp):
     rng = np.random.default_rng(0)
@@ -487,6 +511,35 @@ def call_teacher(tmp):
     asked = teacher.Align(ours, 'tube', .5, 'mse')
     objective.check_objective(asked, m, torch.cat([clips, clips]), torch.zeros(4))
     asked.masks(torch.ones(1, 2, 2, 2)), asked.masks(torch.ones(1, 2, 2, 2), np.random.default_rng(0))
+
+def call_attention(tmp):
+    x,mask,patches = torch.randn(2, 3, 8),torch.ones(2, 3).bool(),torch.randn(2, 5, 6)
+    for f in (attention.attend, attention.attend_loop): attention.check_attention(f)
+    ids,tables = torch.zeros(2, 3).long(),attention.WordTables(4, 3, 8, .1)
+    tables(ids), attention.embed_by_hand(tables.state_dict(), ids)
+    for args,layer in (((), attention.TextLayer(8, 2, 4, .1)), ((patches, None), attention.TextLayer(8, 2, 4, .1, 6))):
+        layer.half()(*(o.half() if torch.is_tensor(o) and o.is_floating_point() else o for o in (x, mask, *args)))
+        attention.layer_by_hand(layer.float().state_dict(), 2, x, mask, *args)
+    layer(x, mask, patches, mask.new_zeros(2, 5))
+
+def call_words(tmp):
+    w = words.Words.learn(('a dog', 'a cat runs'), 6, size=80)
+    words.check_words(w, ['a dog', 'a']), w(('a dog',), 5, cut='error')
+    w('a dog').to('cpu').pick([0]).pick(torch.tensor([0]))
+    w.pieces('doggy'), w.unknown('doggy'), w.decode([2, 3]), w.decode(w('a').ids[0]), words.clean_caption('A!')
+    w.tokenizer.save(str(tmp/'tokenizer.json'))
+    words.Words.load(tmp), words.Words.load(str(tmp/'tokenizer.json'), 8), words.Words.from_text(w.text)
+    words.find_file(tmp, ('tokenizer.json',))
+
+def call_text_encoder(tmp):
+    text_encoder.check_text_encoder(text_encoder.TextEncoder)
+    m = text_encoder.TextEncoder(9, 8, 2, 1, 2, 12, 5, 6)
+    ids,mask,patches = torch.zeros(2, 3).long(),torch.ones(2, 3).bool(),torch.randn(2, 5, 6)
+    m.predict_words(m.fuse(m.encode(ids, mask), mask, patches, torch.ones(2, 5).bool())), m.read(ids, mask, patches)
+    m.predict_words(torch.randn(8)), text_encoder.read_by_hand(m.state_dict(), 2, ids, mask, patches)
+    text_encoder.load_bert(m, m.state_dict())
+    torch.save(m.state_dict(), tmp/'bert.pth')
+    text_encoder.load_bert(text_encoder.TextEncoder(9, 8, 2, 1, 2, 12, 5, 6, mlm=False), tmp/'bert.pth')
 
 def call_saving(tmp):
     part,folder = torch.nn.Linear(1, 1),tmp/'saved'
