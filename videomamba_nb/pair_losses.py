@@ -18,16 +18,17 @@ from torch import Tensor
 
 from .core import at_least_f32, test_tensor
 
-# %% ../nbs/32g_pair_losses.ipynb #31524c6e
+# %% ../nbs/32g_pair_losses.ipynb #d61c1a0f
 def frame_similarity(
     video:Float[Tensor,'v p r'], # Vectors of each video, of any length
     text:Float[Tensor,'s r'], # Vector of each sentence, of any length
 )->Float[Tensor,'v s']: # Mean cosine, from -1 to 1, float32 or wider
     "How alike each video and each sentence are, the mean over the frames."
-    video,text = (F.normalize(at_least_f32(o), dim=-1) for o in (video, text))
-    return video.mean(1)@text.T
+    with torch.autocast(video.device.type, enabled=False):
+        video,text = (F.normalize(at_least_f32(o), dim=-1) for o in (video, text))
+        return video.mean(1)@text.T
 
-# %% ../nbs/32g_pair_losses.ipynb #4729d6a4
+# %% ../nbs/32g_pair_losses.ipynb #8c8a57ab
 def check_similarity(
     impl, # (video, text) -> (v, s)
 ):
@@ -37,6 +38,7 @@ def check_similarity(
     want = torch.tensor([[.5,-.5],[-1.,0.],[0.,-1.]])
     test_tensor(impl(clips, texts), want)
     test_tensor(impl(clips.bfloat16(), texts.bfloat16()), want)
+    with torch.autocast('cpu', torch.bfloat16): test_tensor(impl(clips, texts), want)
     test_tensor(impl(clips[:,:1], texts), torch.tensor([[1.,0.],[-1.,0.],[0.,-1.]]))
     assert impl(clips*0, texts).isfinite().all(), 'a vector of zeros must not make NaN'
 
@@ -194,11 +196,11 @@ def check_vtm(
     none.sum().backward()
     assert (x.grad == 0).all(), 'pairs that are left out must not pull'
 
-# %% ../nbs/32g_pair_losses.ipynb #3f65fe22
+# %% ../nbs/32g_pair_losses.ipynb #6ab0e69b
 def mask_words(
     ids:Int[Tensor,'b n'], # Words as numbers
     mask:Tensor, # (b, n) bool, True = a word
-    words, # Vocabulary: `cls`, `sep` and `mask` are numbers of marks, and `len(words)` its size
+    words, # `Words`, or whatever has `cls`, `sep`, `mask` (numbers of marks) and a length
     rng:np.random.Generator, # Draws
     p:float=.5, # Chance to be chosen
     spare_sep:bool=False, # Never choose [SEP]; the official code does choose it
@@ -214,10 +216,10 @@ def mask_words(
     asked,labels = np.where(chosen, new, old),np.where(chosen, old, -100)
     return tuple(torch.as_tensor(o, dtype=ids.dtype, device=ids.device) for o in (asked, labels))
 
-# %% ../nbs/32g_pair_losses.ipynb #d230a3f1
+# %% ../nbs/32g_pair_losses.ipynb #5307ae9d
 def check_mask_words(
     impl, # (ids, mask, words, rng, p, spare_sep) -> (ids, labels)
-    words, # A vocabulary
+    words, # `Words`, or whatever is like it
 ):
     "Hold a masking of words to its rules and its shares; `AssertionError` if it differs."
     word = max(words.cls, words.sep, words.mask, words.pad)+1

@@ -28,13 +28,13 @@ import videomamba_nb
 from videomamba_nb import adapt, annotations, attention, augment, block_cpu, block_ops, bmamba, build, caption_data
 from videomamba_nb import caption_files, caption_rules, captions, check_data, checkpoint, cli, commands, contract
 from videomamba_nb import core, data, datasets, demo, digits, distill, evaluate, events, explorer, export, features
-from videomamba_nb import flops, index_file, indexing, inference, lists, loading, long_video, lookup, masked, masks
-from videomamba_nb import model, objective, onnx_export, pair_losses, parallel, pieces, policy, pretrained, protocol
-from videomamba_nb import published, question_files, reading, recipe, rerun, saliency, saving, scan, scan_chunked
-from videomamba_nb import scan_cpu, scan_order, scan_triton, scan_triton_bwd, search, search_commands, search_page
-from videomamba_nb import search_parts, sensitivity, sources, ssm, step, streaming, teacher, text_encoder, torch_file
-from videomamba_nb import train, training, triton_kernels, usage, usage_data, usage_search, video, video_encoder
-from videomamba_nb import videotext, viz, weights, words, zoo
+from videomamba_nb import flops, index_file, indexing, inference, layout, lists, loading, long_video, lookup, masked
+from videomamba_nb import masks, model, objective, onnx_export, pair_losses, parallel, pieces, policy, pretrained
+from videomamba_nb import protocol, published, question_files, reading, recipe, released, rerun, saliency, saving
+from videomamba_nb import scan, scan_chunked, scan_cpu, scan_order, scan_triton, scan_triton_bwd, search
+from videomamba_nb import search_commands, search_page, search_parts, sensitivity, sources, ssm, step, streaming
+from videomamba_nb import teacher, text_encoder, torch_file, towers, train, training, triton_kernels, usage
+from videomamba_nb import usage_data, usage_search, video, video_encoder, videotext, viz, weights, words, zoo
 
 del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
 
@@ -182,7 +182,8 @@ def call_policy_and_augment(tmp):
     augment.multi_scale_box(16, 20, 8, rng), augment.erase_box(16, 20, rng), augment.random_erase(x, rng, 1.)
     augment.augment_for('k400', weak=True, erase=1.)(clip, 8, rng)
     augment.check_augment(augment.Augment)
-def call_captions(tmp):
+
+def call_captioned(tmp):
     scene = captions.Scene(7, 'red', 'left')
     assert captions.scene_of(captions.caption_of(scene)) == scene
     captions.scene_look(scene, np.random.default_rng(0))
@@ -489,10 +490,27 @@ def call_videotext(tmp):
     video,text = model.encode_video(x),model.encode_text(texts)
     model.match(video.pick([0, 2]), text.pick(torch.tensor([0, 2]))), model.no_weight_decay()
     model.align(model.encode_video(x, mask, False), mask, torch.randn(3, 9, 32)), model.contrast(video, text, idx)
-    model.match_logits(video, text), model.tell_apart(video, text, idx, rng), model.fill_in(video, model.tokenise(texts), rng)
-    videotext.check_pair_model(model.eval(), x, texts)
+    model.match_logits(video, text), model.tell_apart(video, text, idx, rng)
+    model.fill_in(video, model.tokenise(texts), rng)
+    towers.check_pair_model(model.eval(), x, texts)
+    model.words = model.words
+    towers.Towers(toy, model.words).encode_text(texts)
     videotext.save_videotext(model, tmp/'pairs.safetensors', note='a')
     videotext.load_videotext(tmp/'pairs.safetensors'), videotext.load_videotext(str(tmp/'pairs.safetensors'))
+
+def call_layout_and_released(tmp):
+    config = towers.VideoTextConfig(
+        {k: v for k,v in SMALL.items() if k != 'num_classes'} | dict(clip_output_dim=6, align_pre_last=True),
+        dict(vocab_size=20, hidden_size=8, layers=2, fusion_layer=1, heads=2, intermediate_size=8, positions=6), 4)
+    names = layout.official_keys(config, (8, 1, 4, 4, 6))
+    eyes = {k.removeprefix('clip_teacher.'): torch.randn(v) for k,v in names.items() if 'teacher' in k}
+    small = videotext.VideoText(config)
+    layout.official_keys(config), layout.teacher_of(eyes), released.official_state(small, eyes)
+    for dtype in (torch.float32, torch.bfloat16): released.save_released(small, tmp/'official.pth', eyes, dtype)
+    parts,tower = released.read_released(tmp/'official.pth'),layout.teacher_tower(eyes, 2)
+    released.load_released(small, parts, tower), released.load_released(small, tmp/'official.pth')
+    released.released_config(parts, 2), released.open_released(str(tmp/'official.pth'), heads=2, num_frames=4)
+    released.load_tower(small.vision_encoder, model.VideoMamba(**SMALL).state_dict())
 
 def call_teacher(tmp):
     import transformers
