@@ -29,13 +29,14 @@ import videomamba_nb
 from videomamba_nb import adapt, annotations, answers, attention, augment, block_cpu, block_ops, bmamba, build
 from videomamba_nb import caption_data, caption_files, caption_rules, captions, check_data, checkpoint, cli, commands
 from videomamba_nb import contract, core, data, datasets, demo, digits, distill, evaluate, events, explorer, export
-from videomamba_nb import features, films, flops, inference, layout, lists, loading, long_video, lookup, masked, masks
-from videomamba_nb import model, objective, onnx_export, pair_losses, parallel, pieces, policy, pretrained, protocol
-from videomamba_nb import published, question_files, quiz, ranking, reading, recipe, released, rerun, retrieval
-from videomamba_nb import saliency, saving, scan, scan_chunked, scan_cpu, scan_order, scan_triton, scan_triton_bwd
-from videomamba_nb import sensitivity, sources, ssm, step, streaming, teacher, text_encoder, torch_file, towers, train
-from videomamba_nb import training, triton_kernels, usage, usage_data, video, video_encoder, videotext, viz, weights
-from videomamba_nb import words, zero_shot, zoo
+from videomamba_nb import features, films, flops, index_file, indexing, inference, layout, lists, loading, long_video
+from videomamba_nb import lookup, masked, masks, model, objective, onnx_export, pair_losses, parallel, pieces, policy
+from videomamba_nb import pretrained, protocol, published, question_files, quiz, ranking, reading, recipe, released
+from videomamba_nb import rerun, retrieval, saliency, saving, scan, scan_chunked, scan_cpu, scan_order, scan_triton
+from videomamba_nb import scan_triton_bwd, search, search_commands, search_page, search_parts, sensitivity, sources
+from videomamba_nb import ssm, step, streaming, teacher, text_encoder, torch_file, towers, train, training
+from videomamba_nb import triton_kernels, usage, usage_data, usage_search, video, video_encoder, videotext, viz
+from videomamba_nb import weights, words, zero_shot, zoo
 
 del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
 
@@ -796,6 +797,38 @@ def call_lookup_and_commands(tmp):
     commands.open_model(), commands.answer(o, film, 2, (1, 1), ['a', 'b', 'c']), commands.video_files([tmp])
     commands.feature_rows(o, [film], tmp/'f', show=False), commands.export_format('a.bin', 'pth')
     commands.show_export(commands.export_model(o, tmp/'w.safetensors'))
+
+def call_search(tmp):
+    m,films,file = search_parts.Colours(),tmp/'films',tmp/'clips.sqlite'
+    video.write_video(films/'red.mp4', np.full((8, 16, 16, 3), (250, 0, 0), dtype=np.uint8), fps=4)
+    mark,name = index_file.stamp(films/'red.mp4'),index_file.digest(str(films/'red.mp4'))
+    paths,_ = index_file.clip_files(films)
+    reader = search_parts.ClipReader(m, films, paths, 1.)
+    parts,_ = list(reader),reader.view(films/'red.mp4', 0, 4)
+    vectors = search_parts.clip_vector(search_parts.encode_views(m, [o.view for o in parts]).feature)
+    search_parts.from_bytes(blobs := search_parts.to_bytes(vectors))
+    search_parts.model_names(m), search_parts.model_view(m), search_parts.thumbnail(np.zeros((8, 9, 3), dtype=np.uint8))
+    with index_file.IndexFile(file, write=True) as index:
+        index.start(dict(folder='films'), ('folder',))
+        with index.change(): index.put('a.mp4', mark, name, [index_file.Clip(0, 4, blobs[0], (3,), b'')], 4, 4.)
+        with index.change(): index.adopt('b.mp4', mark, name), index.remove(['a.mp4'])
+        [index.clip(i) for rows in index.features() for i,_ in rows], index.files(), index.ask('SELECT 1')
+        indexing.index_folder(file, index.about), index.compare(dict(folder='films'), ('folder',))
+    indexing.take_away(file), indexing.index_path(str(films))
+    repr(indexing.build_index(m, str(films), window=1., show=False).to_dict())
+    hits = search.search(m, films, 'red green odd', rerank=2)
+    repr(hits), hits[0].span, hits[0].to_dict(), search.clock(7.), search.clock(None)
+    search_page.preview(films/'red.mp4', (0, 4)), search_page.found_rows(hits), search_page.found_row(hits[0])
+    search_page.save_search(str(tmp/'found.html'), hits), search_page.search_html(hits)
+    search_page.search_box(m, films, 'red'), search_page.search_box(m, films, 'red', False, k=1)._repr_html_()
+    pair = videotext.VideoText('toy', words.Words.learn(['a red clip']))
+    videotext.save_videotext(pair, tmp/'pair.safetensors')
+    how = dict(weights=str(tmp/'pair.safetensors'), again=True, show=False)
+    search_commands.index_report(films, **how), search_commands.remembered(films/index_file.NAME)
+    found = search_commands.find_hits('red', str(films), html=str(tmp/'found.html'), k=1)
+    search_commands.show_hits(found), search_commands.hit_rows(found), search_commands.open_pair(tmp/'pair.safetensors')
+    for args in (['index', str(films)], ['search', 'red', str(films), '--json']): assert cli.main(args) == 0
+    usage_search.seconds('2s'), usage_search.length('whole'), usage.build_parser(usage_search.add_search)
 
 def call_usage(tmp):
     usage.views('4x3'), usage.at_least_one('5'), usage.span('2s'), usage.several('a,b')
