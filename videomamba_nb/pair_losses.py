@@ -194,11 +194,11 @@ def check_vtm(
     none.sum().backward()
     assert (x.grad == 0).all(), 'pairs that are left out must not pull'
 
-# %% ../nbs/32g_pair_losses.ipynb #3f65fe22
+# %% ../nbs/32g_pair_losses.ipynb #6ab0e69b
 def mask_words(
     ids:Int[Tensor,'b n'], # Words as numbers
     mask:Tensor, # (b, n) bool, True = a word
-    words, # Vocabulary: `cls`, `sep` and `mask` are numbers of marks, and `len(words)` its size
+    words, # `Words`, or whatever has `cls`, `sep`, `mask` (numbers of marks) and a length
     rng:np.random.Generator, # Draws
     p:float=.5, # Chance to be chosen
     spare_sep:bool=False, # Never choose [SEP]; the official code does choose it
@@ -214,10 +214,10 @@ def mask_words(
     asked,labels = np.where(chosen, new, old),np.where(chosen, old, -100)
     return tuple(torch.as_tensor(o, dtype=ids.dtype, device=ids.device) for o in (asked, labels))
 
-# %% ../nbs/32g_pair_losses.ipynb #d230a3f1
+# %% ../nbs/32g_pair_losses.ipynb #5307ae9d
 def check_mask_words(
     impl, # (ids, mask, words, rng, p, spare_sep) -> (ids, labels)
-    words, # A vocabulary
+    words, # `Words`, or whatever is like it
 ):
     "Hold a masking of words to its rules and its shares; `AssertionError` if it differs."
     word = max(words.cls, words.sep, words.mask, words.pad)+1

@@ -203,7 +203,7 @@ def _check_promises(m, ids, mask, vision):
     silent = [k for k,p in m.named_parameters() if p.grad is None]
     assert not silent, f'no gradient reaches {", ".join(silent)}'
 
-# %% ../nbs/32e_text_encoder.ipynb #d9cf9fc2
+# %% ../nbs/32e_text_encoder.ipynb #4afcac13
 _FILES = ('model.safetensors', 'pytorch_model.bin')
 _OLD = (('LayerNorm.gamma', 'LayerNorm.weight'), ('LayerNorm.beta', 'LayerNorm.bias')) # files of before 2020
 
@@ -213,7 +213,7 @@ def _bert_names(state):
     for k,v in state.items():
         for old,new in _OLD: k = k.replace(old, new)
         name = k.removeprefix('bert.')
-        if name.startswith('layer.'): name = f'encoder.{name}' # `unwrap` takes a leading "encoder." for a wrapper
+        if name.startswith('layer.'): name = f'encoder.{name}' # `unwrap` took it for a wrapper
         known = name.startswith(('embeddings.', 'encoder.layer.', 'cls.predictions.'))
         if known and not name.endswith('position_ids'): found[name] = v
         else: spare.append(k)

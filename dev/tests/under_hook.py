@@ -25,15 +25,15 @@ import numpy as np
 import torch
 
 import videomamba_nb
-from videomamba_nb import adapt, annotations, augment, block_cpu, block_ops, bmamba, build, captions, check_data
-from videomamba_nb import checkpoint
+from videomamba_nb import adapt, annotations, attention, augment, block_cpu, block_ops, bmamba, build, captions
+from videomamba_nb import check_data, checkpoint
 from videomamba_nb import cli, commands, contract, core, data, datasets, demo, digits, distill, evaluate, events
-from videomamba_nb import explorer, export, features, flops, inference, lists, loading, long_video, lookup, masked
+from videomamba_nb import explorer, export, features, flops, inference, layout, lists, loading, long_video, lookup, masked
 from videomamba_nb import masks, model, objective, onnx_export, pair_losses, parallel, pieces, policy, pretrained
-from videomamba_nb import protocol, published, reading, recipe, rerun, saliency, saving, scan, scan_chunked, scan_cpu
-from videomamba_nb import scan_order, scan_triton, scan_triton_bwd, sensitivity, sources, ssm, step, streaming
-from videomamba_nb import teacher, torch_file, train, training, triton_kernels, usage, usage_data, video
-from videomamba_nb import video_encoder, videotext, viz, weights, words, zoo
+from videomamba_nb import protocol, published, reading, recipe, released, rerun, saliency, saving, scan, scan_chunked
+from videomamba_nb import scan_cpu, scan_order, scan_triton, scan_triton_bwd, sensitivity, sources, ssm, step, streaming
+from videomamba_nb import teacher, text_encoder, torch_file, towers, train, training, triton_kernels, usage, usage_data
+from videomamba_nb import video, video_encoder, videotext, viz, weights, words, zoo
 
 del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
 
@@ -463,10 +463,27 @@ def call_videotext(tmp):
     video,text = model.encode_video(x),model.encode_text(texts)
     model.match(video.pick([0, 2]), text.pick(torch.tensor([0, 2]))), model.no_weight_decay()
     model.align(model.encode_video(x, mask, False), mask, torch.randn(3, 9, 32)), model.contrast(video, text, idx)
-    model.match_logits(video, text), model.tell_apart(video, text, idx, rng), model.fill_in(video, model.tokenise(texts), rng)
-    videotext.check_pair_model(model.eval(), x, texts)
+    model.match_logits(video, text), model.tell_apart(video, text, idx, rng)
+    model.fill_in(video, model.tokenise(texts), rng)
+    towers.check_pair_model(model.eval(), x, texts)
+    model.words = model.words
+    towers.Towers(toy, model.words).encode_text(texts)
     videotext.save_videotext(model, tmp/'pairs.safetensors', note='a')
     videotext.load_videotext(tmp/'pairs.safetensors'), videotext.load_videotext(str(tmp/'pairs.safetensors'))
+
+def call_layout_and_released(tmp):
+    config = videotext.VideoTextConfig(
+        {k: v for k,v in SMALL.items() if k != 'num_classes'} | dict(clip_output_dim=6, align_pre_last=True),
+        dict(vocab_size=20, hidden_size=8, layers=2, fusion_layer=1, heads=2, intermediate_size=8, positions=6), 4)
+    names = layout.official_keys(config, (8, 1, 4, 4, 6))
+    eyes = {k.removeprefix('clip_teacher.'): torch.randn(v) for k,v in names.items() if 'teacher' in k}
+    small = videotext.VideoText(config)
+    layout.official_keys(config), layout.teacher_of(eyes), released.official_state(small, eyes)
+    for dtype in (torch.float32, torch.bfloat16): released.save_released(small, tmp/'official.pth', eyes, dtype)
+    parts,tower = released.read_released(tmp/'official.pth'),layout.teacher_tower(eyes, 2)
+    released.load_released(small, parts, tower), released.load_released(small, tmp/'official.pth')
+    released.released_config(parts, 2), released.open_released(str(tmp/'official.pth'), heads=2, num_frames=4)
+    released.load_tower(small.vision_encoder, model.VideoMamba(**SMALL).state_dict())
 
 def call_teacher(tmp):
     import transformers
@@ -485,6 +502,35 @@ def call_teacher(tmp):
     asked = teacher.Align(ours, 'tube', .5, 'mse')
     objective.check_objective(asked, m, torch.cat([clips, clips]), torch.zeros(4))
     asked.masks(torch.ones(1, 2, 2, 2)), asked.masks(torch.ones(1, 2, 2, 2), np.random.default_rng(0))
+
+def call_attention(tmp):
+    x,mask,patches = torch.randn(2, 3, 8),torch.ones(2, 3).bool(),torch.randn(2, 5, 6)
+    for f in (attention.attend, attention.attend_loop): attention.check_attention(f)
+    ids,tables = torch.zeros(2, 3).long(),attention.WordTables(4, 3, 8, .1)
+    tables(ids), attention.embed_by_hand(tables.state_dict(), ids)
+    for args,layer in (((), attention.TextLayer(8, 2, 4, .1)), ((patches, None), attention.TextLayer(8, 2, 4, .1, 6))):
+        layer.half()(*(o.half() if torch.is_tensor(o) and o.is_floating_point() else o for o in (x, mask, *args)))
+        attention.layer_by_hand(layer.float().state_dict(), 2, x, mask, *args)
+    layer(x, mask, patches, mask.new_zeros(2, 5))
+
+def call_words(tmp):
+    w = words.Words.learn(('a dog', 'a cat runs'), 6, size=80)
+    words.check_words(w, ['a dog', 'a']), w(('a dog',), 5, cut='error')
+    w('a dog').to('cpu').pick([0]).pick(torch.tensor([0]))
+    w.pieces('doggy'), w.unknown('doggy'), w.decode([2, 3]), w.decode(w('a').ids[0]), words.clean_caption('A!')
+    w.tokenizer.save(str(tmp/'tokenizer.json'))
+    words.Words.load(tmp), words.Words.load(str(tmp/'tokenizer.json'), 8), words.Words.from_text(w.text)
+    words.find_file(tmp, ('tokenizer.json',))
+
+def call_text_encoder(tmp):
+    text_encoder.check_text_encoder(text_encoder.TextEncoder)
+    m = text_encoder.TextEncoder(9, 8, 2, 1, 2, 12, 5, 6)
+    ids,mask,patches = torch.zeros(2, 3).long(),torch.ones(2, 3).bool(),torch.randn(2, 5, 6)
+    m.predict_words(m.fuse(m.encode(ids, mask), mask, patches, torch.ones(2, 5).bool())), m.read(ids, mask, patches)
+    m.predict_words(torch.randn(8)), text_encoder.read_by_hand(m.state_dict(), 2, ids, mask, patches)
+    text_encoder.load_bert(m, m.state_dict())
+    torch.save(m.state_dict(), tmp/'bert.pth')
+    text_encoder.load_bert(text_encoder.TextEncoder(9, 8, 2, 1, 2, 12, 5, 6, mlm=False), tmp/'bert.pth')
 
 def call_saving(tmp):
     part,folder = torch.nn.Linear(1, 1),tmp/'saved'
