@@ -21,7 +21,7 @@ from .cached import look_ahead
 from .masks import MASKS, draw_mask, mask_counts
 from .objective import Objective
 from .pair_losses import clamp_temp
-from .parallel import gather_rows
+from .parallel import gather_rows, place
 from .recipe import TrainConfig
 from .train import fit
 from .towers import Text, Video
@@ -196,6 +196,7 @@ def fit_stages(
     stages:tuple=STAGES, # One after the other, each with a fresh optimizer and rate
     folder:str | Path | None=None, # Each stage saves, and goes on, in a folder of its name
     show:bool=True, # Print a line per epoch
+    device:torch.device | str | None=None, # Where to compute; a GPU if there is one
     **pairs, # Further arguments of `Pairs`, for all stages: idx, teacher, gather
 )->dict: # Name of each stage -> its history
     "Train in stages, or go on where it stopped; `ValueError` says what to correct."
@@ -205,6 +206,6 @@ def fit_stages(
         grid = model.vision_encoder.grid
         objective = Pairs(captions, model.words, **dict(grid=grid) | pairs | s.rule)
         where = Path(folder)/s.name if folder else None
-        if show: print(f'stage {s.name}: {s.config.epochs} epochs, hidden: {objective.mask or "nothing"}')
-        found[s.name] = fit(model, train, valid, s.config, where, show=show, objective=objective)
+        if show and place().first: print(f'stage {s.name}: {s.config.epochs} epochs, hidden: {objective.mask or "nothing"}')
+        found[s.name] = fit(model, train, valid, s.config, where, device, show, objective=objective)
     return found
