@@ -1,8 +1,10 @@
 "Pairs on two processes and in pieces: the numbers of one process with the whole batch. And how a run is started."
 import json
 import os
+import runpy
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -40,7 +42,7 @@ class Noise:
 
 def model(double=True, **kw):
     torch.manual_seed(0)
-    sizes = dict(num_frames=2, img_size=8, patch_size=4, depth=2, embed_dim=16, clip_output_dim=8, ssm_cfg=dict(d_state=2))
+    sizes = dict(num_frames=2, img_size=8, patch_size=4, depth=2, embed_dim=16, ssm_cfg=dict(d_state=2))
     text = dict(hidden_size=16, intermediate_size=32)
     m = VideoText(CONFIGS['toy'].change(vision=sizes, text=text, width=8, temp=.2, **kw), WORDS)
     return m.double() if double else m
@@ -52,7 +54,7 @@ def step(name, n=7, double=True, scale=1., objective=None, **kw):
     data,m = Noise(n),model(double, vtc_grad_scale=scale)
     run = Run(m, TrainConfig(batch_size=n, **kw), objective or pairs(), torch.device('cpu'))
     mine = pair_split(n, p.world)[p.rank]
-    x,y = (torch.stack([data[i][0] for i in mine]), torch.tensor([data[i][1] for i in mine])) if mine else (torch.empty(0),)*2
+    x,y = map(torch.stack, zip(*((data[i][0], torch.tensor(i % 6)) for i in mine))) if mine else (torch.empty(0),)*2
     sums = gradient(run, x if double else x.float(), y, (1,2))
     found = {k: o.grad for k,o in m.named_parameters() if o.grad is not None}
     if p.first: torch.save(dict(grads=found, sums=sums), out/f'{name}-{p.world}.pt')
@@ -60,8 +62,8 @@ def step(name, n=7, double=True, scale=1., objective=None, **kw):
 def run(name, train, valid=9, objective=None, **kw):
     "Train and note the weights and the history."
     m = model()
-    rows = fit(m, train, Noise(valid, hole=4), TrainConfig(**dict(epochs=2, batch_size=7, lr=1e-2, unread=.5) | kw), None, 'cpu',
-               show=False, objective=objective or pairs())
+    config = TrainConfig(**dict(epochs=2, batch_size=7, lr=1e-2, unread=.5) | kw)
+    rows = fit(m, train, Noise(valid, hole=4), config, None, 'cpu', show=False, objective=objective or pairs())
     if p.first: torch.save(dict(weights=m.state_dict(), rows=rows), out/f'{name}-{p.world}.pt')
 
 def local(x):
@@ -113,13 +115,20 @@ def start(*line):
     r = subprocess.run([sys.executable, *map(str, line)], env=env, capture_output=True, text=True, timeout=240)
     assert r.returncode == 0, r.stderr[-3000:]
 
+def here(script, *args):
+    "Run a script as one process, without a start."
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(sys, 'argv', [str(script), *map(str, args)])
+        runpy.run_path(str(script), run_name='__main__')
+
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
     "All numbers of one process and of two, which accelerate starts."
     pytest.importorskip('accelerate')
     d = tmp_path_factory.mktemp('scale')
     (d/'job.py').write_text(JOB)
-    for how in ([], ACCELERATE): start(*how, d/'job.py', d)
+    here(d/'job.py', d)
+    start(*ACCELERATE, d/'job.py', d)
     return d
 
 def load(folder, name, world): return torch.load(folder/f'{name}-{world}.pt', weights_only=True)
@@ -180,8 +189,8 @@ def test_torchrun_starts_the_script(tmp_path):
     small = ['--data', tmp_path/'clips', '--clips', 12, '--epochs', 0, 1, '--batch', 4, '--losses', 'vtc', '--device', 'cpu']
     script = ROOT/'dev'/'experiments'/'pairs_two.py'
     found = []
-    for how,name in (([], 'one'), (TORCHRUN, 'two')):
-        start(*how, script, '--out', tmp_path/name, *small)
+    for how,name in ((here, 'one'), (partial(start, *TORCHRUN), 'two')):
+        how(script, '--out', tmp_path/name, *small)
         found.append(json.loads((tmp_path/name/'pairs.json').read_text()))
     one,two = (o['found']['unmasked'][0] for o in found)
     assert [o['world'] for o in found] == [1, 2]
