@@ -103,11 +103,11 @@ class Ahead(Meeting):
         about = []
         def encode(piece):
             (x,y,rng),none = piece,torch.zeros(0, device=piece[0].device)
-            about.append(self.about.to(x.device)[y.long()])
+            tokens,idx = self.said(y, x.device) if len(x) else (None, none.long())
+            about.append(idx)
             if not len(x): return none, none
             mask = self.hide(x, rng)[0]
-            texts = self.tokens.pick(y.cpu()).to(x.device)
-            return model.encode_video(x, mask, mask is None).feature, model.encode_text(texts).feature
+            return model.encode_video(x, mask, mask is None).feature, model.encode_text(tokens).feature
         def loss(videos, texts): return self.compare(model, videos, texts, torch.cat(about))
         return [dict(pull=o) for o in look_ahead(encode, pieces(), loss, (model.temp,))]
 
@@ -123,6 +123,7 @@ class Pairs(Ahead):
         weights:dict | None=None, # Of the losses; vtc, vtm and mlm at 1 if left out, and uta with a teacher
         mask:str | None=None, # One of `MASKS`, or None to show all
         ratio:float=.8, # Share of places to hide
+        image_ratio:float=.5, # The same for pictures, which are clips of one frame
         grid:tuple | None=None, # (t, h, w) places of the model, for a mask
         teacher=None, # Clips -> (tokens, saliency), as `Teacher`; without one, `standout` says where to look
         hard_from:int=0, # Epoch from which negatives of VTM are hard ones; officially 0
@@ -146,18 +147,27 @@ class Pairs(Ahead):
     )->tuple: # Mask (b, 1+l), True = hidden, or None; what a teacher says at all places, or None
         "What the model shall not see of each clip."
         if self.mask is None: return None, None
-        said,saliency = self.teacher(x) if self.teacher is not None else (None, standout(x, self.grid))
-        mask = draw_mask(self.mask, self.grid, self.ratio, rng, saliency, len(x)).to(x.device)
+        grid,ratio = ((1, *self.grid[1:]), self.image_ratio) if x.shape[2] == 1 else (self.grid, self.ratio)
+        said,saliency = self.teacher(x) if self.teacher is not None else (None, standout(x, grid))
+        mask = draw_mask(self.mask, grid, ratio, rng, saliency, len(x)).to(x.device)
         return mask, said if self.weights.get('uta') else None
+
+    def said(self,
+        y:Tensor, # (b) numbers of sentences
+        device:torch.device, # Where to compute
+    )->tuple: # `Tokens` of b sentences; (b), equal numbers are about the same
+        "What labels stand for."
+        return self.tokens.pick(y.cpu()).to(device), self.about[y.cpu()].to(device)
 
     def __call__(self, model, x, y, rng=None, pull=None):
         if not len(x): return self.absent(model, x.device, pull is None)
         if pull: pull.replay()
-        ask = dict(idx=self.about.to(x.device)[y], rng=rng, gather=self.meet, hard=self.epoch >= self.hard_from)
+        tokens,idx = self.said(y, x.device)
+        ask = dict(idx=idx, rng=rng, gather=self.meet, hard=self.epoch >= self.hard_from)
         if pull: ask |= dict(contrast=lambda v, t, _: pull(v.feature, t.feature, extra=(model.temp,)))
         mask,target = self.hide(x, rng) if rng else (None, None)
         weights = {k: w for k,w in self.weights.items() if w and (k != 'uta' or target is not None)}
-        found = model(x, self.tokens.pick(y.cpu()).to(x.device), mask=mask, target=target, weights=weights, **ask)
+        found = model(x, tokens, mask=mask, target=target, weights=weights, **ask)
         sure = found['vtc'].detach()/self.weights['vtc'] if 'vtc' in found else sum(found.values()).detach()
         return sum(found.values()), (-sure).exp()
 
@@ -172,7 +182,7 @@ class Pairs(Ahead):
 
     def __repr__(self):
         text = hashlib.sha256('\n'.join([*self.captions, self.words.text]).encode()).hexdigest()[:8]
-        rule = ', '.join(f'{k}={getattr(self, k)!r}' for k in ('weights','mask','ratio','teacher','hard_from','cached'))
+        rule = ', '.join(f'{k}={getattr(self, k)!r}' for k in ('weights','mask','ratio','image_ratio','teacher','hard_from','cached'))
         return f'Pairs({len(self.captions)} captions {text}, idx {hash(self.idx) if self.idx else None}, {rule}, '\
                f'gather={getattr(self.gather, "__name__", self.gather)})'
 

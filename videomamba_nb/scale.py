@@ -103,7 +103,7 @@ def find_pair_recipe(
     near = ', '.join(difflib.get_close_matches(key, rows, n=2, cutoff=.3) or [o.name for o in _pair_recipes()])
     raise ValueError(f'no published video-text training is called {key!r}; close to it: {near}')
 
-# %% ../nbs/33c_scale.ipynb #f6e35d78
+# %% ../nbs/33c_scale.ipynb #b30d8c68
 def pair_config(
     recipe:str | PairRecipe, # A row, or its name
     official:bool=False, # With what the released weights were trained with, slips included
@@ -124,7 +124,7 @@ def _pair_stage(r, official, teacher, more):
         raise ValueError(f'{", ".join(sorted(odd))}: no field of TrainConfig')
     weights = {k: getattr(r, k) for k in ('uta', 'vtc', 'vtm', 'mlm')} | ({} if teacher else dict(uta=0.))
     rule = dict(weights=weights, hard_from=int(r.stage == 'masked' and not official))
-    if r.mask: rule |= dict(mask=r.mask, ratio=r.mask_video)
+    if r.mask: rule |= dict(mask=r.mask, ratio=r.mask_video, image_ratio=r.mask_image)
     return Stage(r.stage, TrainConfig(**numbers | more), rule)
 
 def pair_stages(
