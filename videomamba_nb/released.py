@@ -6,7 +6,7 @@
 __all__ = ['Released', 'read_released', 'official_state', 'save_released', 'load_released', 'released_config', 'open_released',
            'load_tower', 'TEACHERS', 'official_keys', 'teacher_of', 'teacher_tower']
 
-# %% ../nbs/33a_released.ipynb #044ab554
+# %% ../nbs/33a_released.ipynb #535bfcba
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,8 +16,9 @@ from torch import nn
 from .checkpoint import WeightsError, config_of, describe_state
 from .core import atomic_write
 from .layout import TEACHERS, official_keys, teacher_of, teacher_tower
+from .towers import VideoTextConfig
 from .video_encoder import VideoEncoder
-from .videotext import VideoText, VideoTextConfig
+from .videotext import VideoText
 from .weights import Report, _account, _bad_numbers, _some, _source, load_weights
 from .words import Words
 
@@ -79,7 +80,7 @@ def read_released(
     if teacher: notes.append(f'put the teacher aside, {len(teacher)} tensors')
     return Released(state, teacher, name, notes)
 
-# %% ../nbs/33a_released.ipynb #9ec14ad1
+# %% ../nbs/33a_released.ipynb #4fa89e4f
 def official_state(
     model:nn.Module, # A `VideoText`, or a model with its names
     teacher:dict | None=None, # Names and tensors of a teacher, as in `Released`
@@ -96,7 +97,10 @@ def save_released(
     teacher:dict | None=None, # Names and tensors of a teacher, as in `Released`
     dtype:torch.dtype=torch.float32, # bfloat16 makes it like the released ones, and rounds
 ):
-    "Write a file as the official scripts read it, all or nothing."
+    "Write a file as the official scripts read it, all or nothing; `ValueError` for another kind of file."
+    if Path(path).suffix == '.safetensors':
+        raise ValueError('official scripts read files of torch.save: end the name in .pth, '
+                         'or use save_videotext')
     state = official_state(model, teacher)
     state = {k: v.to(dtype) if v.is_floating_point() else v for k,v in state.items()}
     with atomic_write(path) as tmp: torch.save({'model': state}, tmp)
@@ -208,13 +212,12 @@ def open_released(
     model.report = load_released(model, parts)
     return model.eval()
 
-# %% ../nbs/33a_released.ipynb #61a15cae
+# %% ../nbs/33a_released.ipynb #fcd994c3
 def _as_tower(state, notes):
     "Give the weights of a classifier the names of a tower, in place; beginnings of what it cannot have."
     if 'norm_f.weight' not in state: return ('pool_norm.',)
-    for k in [k for k in state if k.startswith('head.')]: del state[k]
     for k in [k for k in state if k.startswith('norm_f.')]: state[k.replace('norm_f', 'norm')] = state.pop(k)
-    notes.append('these are the weights of a classifier: norm_f became norm, the head was left out')
+    notes.append('these are the weights of a classifier: norm_f became norm')
     return 'pool_norm.', 'clip_decoder.'
 
 @torch.no_grad()

@@ -86,13 +86,14 @@ CONFIGS = dict(
     official=VideoTextConfig(_CLIP | dict(depth=32, embed_dim=576, drop_path_rate=.25, align_pre_last=True),
                              _bert(768, 12, 9, vocab_size=30522)))
 
-# %% ../nbs/32i_towers.ipynb #7f2f297e
+# %% ../nbs/32i_towers.ipynb #f7983864
 def _fit_words(words, size, places):
     "`ValueError` if a vocabulary and a text encoder are not made for each other."
     if words is not None and len(words) != size:
         found = f'the text encoder is made for {size} words, the vocabulary has {len(words)}'
         raise ValueError(f'{found}: take that of its weights, or, for a fresh model, '
                          'config.change(text=dict(vocab_size=None))')
+    if words is not None and words.max_len > places:
         raise ValueError(f'the vocabulary makes rows of up to {words.max_len} tokens, the text encoder has '
                          f'{places} positions: lower max_len, or raise positions')
 

@@ -3,6 +3,7 @@
 As in `test_golden.py`, VIDEOMAMBA_GOLDEN names the folder with the reference values; without it these tests skip.
 """
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import reference
 import torch
 from test_golden import DTYPES, GOLDEN, OUT, cases, near, read, same_inside, same_layout, same_sizes
 
+from videomamba_nb.layout import official_keys
 from videomamba_nb.masked import sinusoid
 from videomamba_nb.masks import draw_mask
 from videomamba_nb.video_encoder import VideoEncoder
@@ -177,3 +179,15 @@ def test_by_hand(case):
         assert sorted(ours) == sorted(want)
         for k,v in want.items():
             near(ours[k][:,i] if k == 'clip' else ours[k][i], torch.from_numpy(v), 1e-9, f'{case}: {k}')
+
+
+# ---- the layout of a whole released file
+
+@golden
+@pytest.mark.parametrize('name', cases('keys/keys_*.json', ['mm']))
+def test_layout(name):
+    "The part of the vision tower, written down from the sizes."
+    meta = json.loads((GOLDEN/f'{name}.json').read_text())
+    config = SimpleNamespace(vision=arguments(meta['kwargs']), text={}, width=512)
+    ours = {k.removeprefix('vision_encoder.'): v for k,v in official_keys(config).items() if k.startswith('vision_encoder.')}
+    assert ours == {k: tuple(v) for k,v,_ in meta['keys']}

@@ -472,7 +472,7 @@ def call_videotext(tmp):
     videotext.load_videotext(tmp/'pairs.safetensors'), videotext.load_videotext(str(tmp/'pairs.safetensors'))
 
 def call_layout_and_released(tmp):
-    config = videotext.VideoTextConfig(
+    config = towers.VideoTextConfig(
         {k: v for k,v in SMALL.items() if k != 'num_classes'} | dict(clip_output_dim=6, align_pre_last=True),
         dict(vocab_size=20, hidden_size=8, layers=2, fusion_layer=1, heads=2, intermediate_size=8, positions=6), 4)
     names = layout.official_keys(config, (8, 1, 4, 4, 6))
