@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Pull', 'look_ahead', 'cached_gradient', 'check_cached']
 
-# %% ../nbs/32j_cached.ipynb #c61e6a8f
+# %% ../nbs/32j_cached.ipynb #2155a305
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .core import test_tensor
 from .pair_losses import vtc_loss
 
-# %% ../nbs/32j_cached.ipynb #f50829a8
+# %% ../nbs/32j_cached.ipynb #0080207e
 def _random_state():
     "Where the random numbers of PyTorch stand."
     gpu = torch.cuda.is_available() and torch.cuda.is_initialized()
@@ -44,7 +44,7 @@ class Pull:
         toward = toward+sum((p*g).sum() for p,g in zip(extra, self.extra))
         return self.rows+(toward-toward.detach())
 
-# %% ../nbs/32j_cached.ipynb #9fd82868
+# %% ../nbs/32j_cached.ipynb #4f734b44
 def look_ahead(
     encode:Callable, # Piece -> features, a tuple of tensors (b, ...)
     pieces:Iterable, # Of a batch, each asked for once
@@ -67,7 +67,7 @@ def look_ahead(
     cut = zip(*(g.split(sizes) for g in grads[:len(leaves)]))
     return [Pull(r, list(g), share, s) for r,g,s in zip(rows.detach().split(sizes), cut, states)]
 
-# %% ../nbs/32j_cached.ipynb #c280ef56
+# %% ../nbs/32j_cached.ipynb #632bcf65
 def cached_gradient(
     encode:Callable, # Piece -> features, a tuple of tensors (b, ...)
     pieces:list, # Of a batch
@@ -81,14 +81,15 @@ def cached_gradient(
         pull(*encode(o), extra=extra).sum().backward()
     return torch.cat([o.rows for o in pulls])
 
-# %% ../nbs/32j_cached.ipynb #05905517
+# %% ../nbs/32j_cached.ipynb #dfedb3d5
 def _two_encoders():
     "Encoders of clips and sentences with dropout, a temperature, and seven pairs with two duplicates."
     g = torch.Generator().manual_seed(0)
     make = lambda *o: torch.randn(*o, generator=g, dtype=torch.float64)
-    layers = [nn.Sequential(nn.Linear(4, 6), nn.Dropout(.4), nn.Tanh(), nn.Linear(6, 3)).double() for _ in range(2)]
+    encoder = lambda: nn.Sequential(nn.Linear(4, 6), nn.Dropout(.4), nn.Tanh(), nn.Linear(6, 3)).double()
+    layers,idx = [encoder(), encoder()],torch.tensor([0, 1, 2, 1, 3, 4, 0])
     for p in nn.ModuleList(layers).parameters(): p.data = make(*p.shape)
-    return layers,nn.Parameter(torch.tensor(.7).double()),make(7, 4),make(7, 4),torch.tensor([0, 1, 2, 1, 3, 4, 0])
+    return layers,nn.Parameter(torch.tensor(.7).double()),make(7, 4),make(7, 4),idx
 
 def check_cached(
     impl, # As `cached_gradient`

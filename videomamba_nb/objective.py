@@ -26,7 +26,7 @@ class Objective:
     sign = 1 # -1 where a lower score is better
     save = None # (model, path, **meta) -> None: writes a trained model; None writes a classifier
     shared = True # What `rng` draws is for the batch; False: for single samples, so parts draw anew
-    together = False # True: processes meet inside a call, so all call equally often, if need be without samples
+    together = False # True: processes meet in a call, so all call equally often, if need be without samples
 
     def __call__(self,
         model:nn.Module, # Called like a function, never asked for its parts: it may be wrapped

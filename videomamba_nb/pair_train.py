@@ -229,10 +229,9 @@ def fit_stages(
         raise ValueError('stages need different names, which are those of their folders')
     found = {}
     for s in stages:
-        grid = model.vision_encoder.grid
-        objective = Pairs(captions, model.words, **dict(grid=grid) | pairs | s.rule)
+        objective = Pairs(captions, model.words, **dict(grid=model.vision_encoder.grid) | pairs | s.rule)
         where = Path(folder)/s.name if folder else None
-        if show and place().first:
-            print(f'stage {s.name}: {s.config.epochs} epochs, hidden: {objective.mask or "nothing"}')
+        told = f'stage {s.name}: {s.config.epochs} epochs, hidden: {objective.mask or "nothing"}'
+        if show and place().first: print(told)
         found[s.name] = fit(model, train, valid, s.config, where, device, show, objective=objective)
     return found

@@ -18,7 +18,7 @@ from .published import _typed
 from .recipe import TrainConfig
 from .towers import CONFIGS, VideoTextConfig
 
-# %% ../nbs/33c_scale.ipynb #d2963ecc
+# %% ../nbs/33c_scale.ipynb #1b6498a5
 @dataclass(frozen=True, kw_only=True, repr=False)
 class _PairTask:
     "What is trained on what."
@@ -41,6 +41,7 @@ class _PairTask:
     vtm:float # Weight of matching
     mlm:float # Weight of hidden words
 
+# %% ../nbs/33c_scale.ipynb #a7f9ad61
 @dataclass(frozen=True, kw_only=True, repr=False)
 class PairRecipe(_PairTask):
     "One stage of a published video-text training."
@@ -66,7 +67,7 @@ class PairRecipe(_PairTask):
         told = {f.name: getattr(self, f.name) for f in fields(self)[1:]} | dict(total=self.total)
         return '\n'.join([self.name, *(f'  {k:14} {v}' for k,v in told.items() if v not in (None, ''))])
 
-# %% ../nbs/33c_scale.ipynb #1d35c9c6
+# %% ../nbs/33c_scale.ipynb #c88da6c5
 @cache
 def _pair_recipes():
     "All rows of the shipped table."
@@ -75,12 +76,14 @@ def _pair_recipes():
     with open(path, encoding='utf-8', newline='') as f: rows = list(csv.DictReader(f))
     return tuple(PairRecipe(**{k: _typed(kinds[k], v) for k,v in row.items() if v}) for row in rows)
 
+# %% ../nbs/33c_scale.ipynb #0da6039d
 _SHOWN = ('name', 'videos', 'images', 'epochs', 'lr', 'total', 'gpus', 'mask_video', 'mask_image')
 
 class PairRecipes(list):
     "Rows of `PairRecipe` that print as a table."
     def __repr__(self):
-        text = [_SHOWN, *(['' if (v := getattr(o, k)) is None else str(v) for k in _SHOWN] for o in self)]
+        show = lambda v: '' if v is None else str(v)
+        text = [_SHOWN, *([show(getattr(o, k)) for k in _SHOWN] for o in self)]
         widths = [max(map(len, column)) for column in zip(*text)]
         return '\n'.join('  '.join(t.ljust(w) for t,w in zip(line, widths)).rstrip() for line in text)
 
@@ -89,7 +92,8 @@ def list_pair_recipes(
 )->PairRecipes: # Rows of the table
     "Published video-text trainings, two stages each; `ValueError` for another corpus."
     known = list(dict.fromkeys(o.corpus for o in _pair_recipes()))
-    if corpus not in (None, *known): raise ValueError(f'corpus must be one of {", ".join(known)}, found {corpus!r}')
+    if corpus not in (None, *known):
+        raise ValueError(f'corpus must be one of {", ".join(known)}, found {corpus!r}')
     return PairRecipes(o for o in _pair_recipes() if corpus in (None, o.corpus))
 
 def find_pair_recipe(
@@ -101,7 +105,7 @@ def find_pair_recipe(
     rows = {o.weights: o for o in _pair_recipes()} | {o.name: o for o in _pair_recipes()}
     if key in rows: return rows[key]
     near = ', '.join(difflib.get_close_matches(key, rows, n=2, cutoff=.3) or [o.name for o in _pair_recipes()])
-    raise ValueError(f'no published video-text training is called {key!r}; close to it: {near}')
+    raise ValueError(f'no published training on pairs is called {key!r}; close to it: {near}')
 
 # %% ../nbs/33c_scale.ipynb #b30d8c68
 def pair_config(

@@ -82,6 +82,8 @@ def _sound(run, loss):
     bad = (~loss.isfinite()).sum()
     return not (add_up(bad) if run.objective.together else bad)
 
+
+# %% ../nbs/29f_step.ipynb #c7be8c7b
 def gradient(
     run:Run, # Its parameters get their gradients
     x:Tensor, # Clips of this process; may be none
