@@ -213,6 +213,7 @@ _COMMON = dict(batch_size=64, min_lr=2e-5, clip_grad=1., betas=(.9,.98))
 STAGES = (Stage('masked', TrainConfig(15, lr=2e-3, warmup_epochs=1., **_COMMON), dict(mask='attention')),
           Stage('unmasked', TrainConfig(30, lr=3e-3, warmup_epochs=1., **_COMMON), dict(hard_from=10)))
 
+# %% ../nbs/33b_pair_train.ipynb #0f7a8456
 def fit_stages(
     model:VideoText, # Trained in place; its words are those of the captions
     train, # Data set of (clip, number of its sentence)

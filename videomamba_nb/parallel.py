@@ -148,7 +148,7 @@ def gather_rows(
     if not dist.is_initialized(): return x
     told = collect((len(x), tuple(x.shape[1:]), x.dtype))
     kinds = {o[1:] for o in told if o[0]}
-    if len(kinds) > 1: raise ValueError(f'rows of different processes are not alike: {sorted(map(str, kinds))}')
+    if len(kinds) > 1: raise ValueError(f'rows of processes are not alike: {sorted(map(str, kinds))}')
     return _Gather.apply(x, [o[0] for o in told], *kinds.pop()) if kinds else x
 
 # %% ../nbs/29d_parallel.ipynb #52045335

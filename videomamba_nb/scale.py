@@ -76,11 +76,16 @@ def _pair_recipes():
     with open(path, encoding='utf-8', newline='') as f: rows = list(csv.DictReader(f))
     return tuple(PairRecipe(**{k: _typed(kinds[k], v) for k,v in row.items() if v}) for row in rows)
 
-# %% ../nbs/33c_scale.ipynb #0da6039d
+# %% ../nbs/33c_scale.ipynb #57735c3a
 _SHOWN = ('name', 'videos', 'images', 'epochs', 'lr', 'total', 'gpus', 'mask_video', 'mask_image')
 
 class PairRecipes(list):
     "Rows of `PairRecipe` that print as a table."
+    @property
+    def names(self)->list: # Strings
+        "Names of the rows, for `find_pair_recipe`."
+        return [o.name for o in self]
+
     def __repr__(self):
         show = lambda v: '' if v is None else str(v)
         text = [_SHOWN, *([show(getattr(o, k)) for k in _SHOWN] for o in self)]
@@ -104,7 +109,7 @@ def find_pair_recipe(
     key = name.strip().removesuffix('.pth')
     rows = {o.weights: o for o in _pair_recipes()} | {o.name: o for o in _pair_recipes()}
     if key in rows: return rows[key]
-    near = ', '.join(difflib.get_close_matches(key, rows, n=2, cutoff=.3) or [o.name for o in _pair_recipes()])
+    near = ', '.join(difflib.get_close_matches(key, rows, n=2, cutoff=.3) or list_pair_recipes().names)
     raise ValueError(f'no published training on pairs is called {key!r}; close to it: {near}')
 
 # %% ../nbs/33c_scale.ipynb #b30d8c68

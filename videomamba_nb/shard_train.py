@@ -69,7 +69,7 @@ class StreamPairs(Pairs):
         y = Said(self.words(batch.captions), batch.idx) if batch.captions else None
         return Batch(batch.x, y, [*batch.names, *batch.unread], batch.names, batch.unread, len(batch.unread))
 
-# %% ../nbs/33e_shard_train.ipynb #b228875d
+# %% ../nbs/33e_shard_train.ipynb #7fa586c0
 def stream_epoch(
     run:Run, # Its objective is `StreamPairs`
     shards:Shards, # Goes on where it stands
@@ -77,7 +77,7 @@ def stream_epoch(
 )->dict: # epoch, lr, train_loss, train_ and the score, unread, seconds
     "Train on all batches of an epoch; `ValueError` if too many clips cannot be read."
     c,n,start,sums,unread,asked = run.config,len(shards),time.time(),torch.zeros(3).double(),{},0
-    if shards.epoch != epoch: raise ValueError(f'shards stand in epoch {shards.epoch}: call set_epoch({epoch})')
+    if shards.epoch != epoch: raise ValueError(f'shards are in epoch {shards.epoch}: call set_epoch({epoch})')
     seed = epoch_seed(c.seed, epoch)
     set_seed((seed+run.place.rank+shards.done) % 2**32)
     run.objective.set_epoch(epoch)

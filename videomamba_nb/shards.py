@@ -6,7 +6,7 @@
 __all__ = ['VIDEOS', 'PICTURES', 'Shard', 'write_shards', 'list_shards', 'deal', 'epoch_plan', 'ClipOf', 'ShardBatch',
            'ShardOrder', 'Shards']
 
-# %% ../nbs/33d_shards.ipynb #090b98a5
+# %% ../nbs/33d_shards.ipynb #4bdd5793
 import hashlib
 import itertools
 import json
@@ -21,7 +21,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from .core import atomic_write, need
 from .data import VideoDataset
@@ -53,7 +52,7 @@ def _checked(rows):
         about = dict(caption=said[0] if len(said) == 1 else said, idx=int(idx), name=path.name)
         yield path, end, 'video' if end in VIDEOS else 'image', json.dumps(about, ensure_ascii=False)
 
-# %% ../nbs/33d_shards.ipynb #85883b20
+# %% ../nbs/33d_shards.ipynb #aea3227c
 def _pack(path, part, first):
     "Write one shard of rows as from `_checked`, all or nothing."
     wds = need('webdataset', "'videomamba_nb[scale]'", 'Writing shards')
@@ -76,20 +75,20 @@ def write_shards(
         for i in range(0, len(mine), per_shard):
             part,name = mine[i:i+per_shard],f'{media}-{i//per_shard:06d}.tar'
             _pack(folder/name, part, i)
-            found.append(Shard(str(folder/name), media, len(part)))
-    with atomic_write(folder/'shards.json') as tmp:
-        tmp.write_text(json.dumps([[Path(o.path).name, *o[1:]] for o in found], indent=0))
-    return found
+            found.append((name, media, len(part)))
+    with atomic_write(folder/'shards.json') as tmp: tmp.write_text(json.dumps(found, indent=0))
+    return list_shards(folder)
 
-# %% ../nbs/33d_shards.ipynb #67fc5675
+# %% ../nbs/33d_shards.ipynb #485c6bae
 def _count(path):
     "A shard that no list names, counted by its headers."
-    try: names = [o.name for o in tarfile.open(path) if o.isreg()]
-    except (OSError, tarfile.TarError) as e: raise VideoError(path, f'is no readable tar file ({e})') from None
-    ends = {o.partition('.')[2].lower() for o in names}
+    try:
+        with tarfile.open(path) as tar: names = [Path(o.name).name.partition('.') for o in tar if o.isreg()]
+    except (OSError, tarfile.TarError) as e: raise VideoError(path, f'is no tar file ({e})') from None
+    ends = {end.lower() for _,_,end in names}
     media = [m for m,known in (('video', VIDEOS), ('image', PICTURES)) if ends & set(known)]
     if len(media) != 1: raise VideoError(path, f'must hold videos or pictures, found {sorted(ends)}')
-    return Shard(str(path), media[0], len({o.partition('.')[0] for o in names}))
+    return Shard(str(path), media[0], len({o[0] for o in names}))
 
 def list_shards(
     source:str | Path | list, # A folder, or tar files
@@ -102,7 +101,7 @@ def list_shards(
     if found := sorted(Path(source).glob('*.tar')): return [_count(o) for o in found]
     raise ValueError(f'{source} holds no shards: no *.tar is there')
 
-# %% ../nbs/33d_shards.ipynb #da137fcd
+# %% ../nbs/33d_shards.ipynb #68b4c613
 def deal(
     shards:list, # Of `Shard`, of one kind of media, in the order of this epoch
     p:Place, # Which process
@@ -118,8 +117,7 @@ def epoch_plan(
     world:int=1, # Number of processes
 )->tuple: # Kinds of media, one per step; media -> shards in the order of this epoch
     "What all processes do in an epoch."
-    rng = None if seed is None else np.random.default_rng(seed)
-    kinds,turns = {},[]
+    rng,kinds,turns = None if seed is None else np.random.default_rng(seed),{},[]
     for media in ('video', 'image'):
         mine = [o for o in shards if o.media == media]
         kinds[media] = mine if rng is None else [mine[i] for i in rng.permutation(len(mine))]
@@ -128,7 +126,7 @@ def epoch_plan(
         turns += [media]*-(-most//batch_size)
     return turns if rng is None else [turns[i] for i in rng.permutation(len(turns))], kinds
 
-# %% ../nbs/33d_shards.ipynb #ed7126ed
+# %% ../nbs/33d_shards.ipynb #21704f0c
 def _read_shard(shard):
     "Exactly n pairs of a name and a dict of bytes, or of a name and the reason why there is none."
     wds,name,n = need('webdataset', "'videomamba_nb[scale]'", 'Reading shards'),Path(shard.path).stem,0
@@ -148,7 +146,7 @@ def _sentence(name, o, rng):
     try: about = json.loads(o['json']) if 'json' in o else {}
     except ValueError: raise VideoError(name, 'has broken JSON beside it') from None
     said = about.get('caption', o.get('txt', b'').decode('utf-8', 'replace').strip())
-    said = [said] if isinstance(said, str) else said
+    if isinstance(said, str): said = [said]
     good = isinstance(said, list) and said and all(isinstance(k, str) and clean_caption(k) for k in said)
     if not good: raise VideoError(name, 'has no sentence')
     said = said[0] if rng is None else said[rng.integers(len(said))]
@@ -186,14 +184,14 @@ class ClipOf:
                 return Pictures([Row(path, 0)], **how)[0][0][:,None], said, idx
             except VideoError as e: raise VideoError(name, e.args[-1]) from e
 
-# %% ../nbs/33d_shards.ipynb #e2e314f8
+# %% ../nbs/33d_shards.ipynb #a99ce958
 @dataclass
 class ShardBatch:
     "Clips of one kind, their sentences, and the names of samples that could not be read."
     media:str # 'video' or 'image'
-    x:Tensor | None # (b, 3, t, h, w), t = 1 for pictures; None if there is no clip
+    x:torch.Tensor | None # (b, 3, t, h, w), t = 1 for pictures; None if there is no clip
     captions:list # b sentences
-    idx:Tensor # (b) int64
+    idx:torch.Tensor # (b) int64
     names:list # What they are called: shard and key
     unread:dict=field(default_factory=dict) # Name -> reason
 
@@ -204,6 +202,16 @@ def _batch(media, found):
     idx = torch.tensor([o[2] for _,o in good], dtype=torch.int64)
     return ShardBatch(media, x, [o[1] for _,o in good], idx, [name for name,_ in good],
                       {name: o for name,o in found if isinstance(o, str)})
+
+# %% ../nbs/33d_shards.ipynb #9e4a7b71
+def _tape(o, media):
+    "All samples of a process in the order of its epoch, as pairs of a name and bytes, or the reason why not."
+    parts = deal(o.plan()[1][media], o.place)
+    found = itertools.chain.from_iterable(itertools.islice(_read_shard(s), a, None, b) for s,a,b in parts)
+    if not o.train or o.buffer < 2: return found
+    rng = random.Random(f'{o.seed} {o.epoch} {media} {o.place.rank}')
+    shuffle = need('webdataset', "'videomamba_nb[scale]'", 'Reading shards').shuffle
+    return iter(shuffle(o.buffer, initial=o.buffer, rng=rng)(found))
 
 def _ahead(f, items, workers):
     "`map` in the same order, with some threads that work ahead."
@@ -217,7 +225,7 @@ def _ahead(f, items, workers):
             while waiting: yield waiting.popleft().result()
         finally: pool.shutdown(cancel_futures=True)
 
-# %% ../nbs/33d_shards.ipynb #7c2360ad
+# %% ../nbs/33d_shards.ipynb #f52b0c90
 class ShardOrder:
     "What is read, by which process, in which order."
     def __init__(self,
@@ -251,18 +259,7 @@ class ShardOrder:
 
     def __len__(self): return len(self.plan()[0])
 
-    def tape(self,
-        media:str, # 'video' or 'image'
-    ): # Yields (name, bytes or reason)
-        "All samples of this process in the order of this epoch, not decoded."
-        parts = deal(self.plan()[1][media], self.place)
-        found = itertools.chain.from_iterable(itertools.islice(_read_shard(o), a, None, b) for o,a,b in parts)
-        if not self.train or self.buffer < 2: return found
-        rng = random.Random(f'{self.seed} {self.epoch} {media} {self.place.rank}')
-        shuffle = need('webdataset', "'videomamba_nb[scale]'", 'Reading shards').shuffle
-        return iter(shuffle(self.buffer, initial=self.buffer, rng=rng)(found))
-
-# %% ../nbs/33d_shards.ipynb #88729af7
+# %% ../nbs/33d_shards.ipynb #781b75b9
 class Shards(ShardOrder):
     "An epoch of batches from shards: those of this process, one kind of media in each."
     def _decoded(self, media, skip):
@@ -270,7 +267,7 @@ class Shards(ShardOrder):
         def decode(row):
             try: return row[0], self.clip(*row, self.epoch)
             except VideoError as e: return row[0], e.args[-1]
-        return _ahead(decode, itertools.islice(self.tape(media), skip, None), self.workers)
+        return _ahead(decode, itertools.islice(_tape(self, media), skip, None), self.workers)
 
     def __iter__(self):
         turns = self.plan()[0]
@@ -291,5 +288,5 @@ class Shards(ShardOrder):
     ):
         "Go on behind the last batch that was handed out; `ValueError` if files, batch or processes differ."
         if state['about'] != self.state()['about']:
-            raise ValueError('other shards, batch_size, seed, buffer or processes: begin the epoch with set_epoch')
+            raise ValueError('other shards, batch, seed, buffer or processes: start an epoch by set_epoch')
         self.epoch,self.done = state['epoch'],state['done']
