@@ -6,7 +6,8 @@
 __all__ = ['Objective', 'Classify', 'Regress', 'check_objective']
 
 # %% ../nbs/29a_objective.ipynb #9390c650
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,7 @@ class Objective:
     sign = 1 # -1 where a lower score is better
     save = None # (model, path, **meta) -> None: writes a trained model; None writes a classifier
     shared = True # What `rng` draws is for the batch; False: for single samples, so parts draw anew
+    together = False # True: processes meet in a call, so all call equally often, if need be without samples
 
     def __call__(self,
         model:nn.Module, # Called like a function, never asked for its parts: it may be wrapped
@@ -34,6 +36,13 @@ class Objective:
     )->tuple: # Loss (b), score (b)
         "Ask the model."
         raise NotImplementedError
+
+    def ahead(self,
+        model:nn.Module, # As above
+        pieces:Callable, # () -> what each piece of a batch is called with: (x, y, rng)
+    )->Iterable: # Further arguments of the call, a dict for each piece
+        "Look at all pieces of a batch before the model learns from the first; most need not."
+        return itertools.repeat({})
 
     def check(self,
         labels, # Labels

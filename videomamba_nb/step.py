@@ -6,6 +6,7 @@
 __all__ = ['Run', 'autocast', 'means', 'pieces', 'gradient', 'clip_gradient', 'train_step']
 
 # %% ../nbs/29f_step.ipynb #07f0b737
+import itertools
 import math
 
 import numpy as np
@@ -73,8 +74,16 @@ def pieces(
     n = run.config.accumulate
     for k,at in enumerate(pair_split(len(x), n)):
         own = () if run.objective.shared else (run.place.rank*n+k,)
-        if at: yield x[at].to(run.device), y[at].to(run.device), np.random.default_rng([*seeds, *own])
+        if at or run.objective.together:
+            yield x[at].to(run.device), y[at].to(run.device), np.random.default_rng([*seeds, *own])
 
+def _sound(run, loss):
+    "Is a loss finite, in all processes if they meet on the way back?"
+    bad = (~loss.isfinite()).sum()
+    return not (add_up(bad) if run.objective.together else bad)
+
+
+# %% ../nbs/29f_step.ipynb #c7be8c7b
 def gradient(
     run:Run, # Its parameters get their gradients
     x:Tensor, # Clips of this process; may be none
@@ -83,11 +92,14 @@ def gradient(
 )->Float[Tensor,'3']: # Sum of losses, sum of scores, number of clips; of all processes
     "Forward, backward, add up, clip; `FloatingPointError` if loss or gradient is not finite."
     total,sums = add_up(torch.tensor(float(len(x)), device=run.device)),torch.zeros(3, device=run.device)
+    known,cut = itertools.repeat({}),lambda: pieces(run, x, y, seeds)
     run.opt.zero_grad()
-    for xs,ys,rng in pieces(run, x, y, seeds):
-        with autocast(run): loss,score = run.objective(run.model, xs, ys, rng)
+    if run.config.accumulate > 1:
+        with autocast(run): known = run.objective.ahead(run.model, cut)
+    for (xs,ys,rng),more in zip(cut(), known):
+        with autocast(run): loss,score = run.objective(run.model, xs, ys, rng, **more)
         sums += torch.stack([loss.detach().sum(), score.sum(), total.new_tensor(len(xs))])
-        if loss.isfinite().all(): run.scaler.scale(loss.sum()/total).backward()
+        if _sound(run, loss) and loss.requires_grad: run.scaler.scale(loss.sum()/total).backward()
     sums = add_up(sums)
     if not sums[0].isfinite(): raise FloatingPointError(f'the loss is {(sums[0]/total).item()}')
     add_gradients(run.model)

@@ -96,21 +96,30 @@ def train_epoch(
     return dict(epoch=epoch, lr=lr, **means(run, 'train', sums), unread=unread, seconds=time.time()-start)
 
 # %% ../nbs/30_train.ipynb #fe99fd05
+def _valid_batches(run, n):
+    "Clips of this process, batch by batch; where processes meet, all have equally many batches."
+    size,p = run.config.batch_size,run.place
+    if not run.objective.together:
+        mine = shard(n)
+        return [mine[i:i+size] for i in range(0, len(mine), size)]
+    share = lambda i: pair_split(min(size, n-i), p.world)[p.rank]
+    return [[i+o for o in share(i)] for i in range(0, n, size)]
+
 @torch.no_grad()
 def validate(
     run:Run, # Its judged weights are put in eval mode
     data, # Data set of (clip, label)
 )->dict: # valid_loss, valid_ and the score, unread
     "Loss and score on clips that are not trained on; each counts once, however many processes there are."
-    model,c,mine = run.judged.eval(),run.config,shard(len(data))
-    batches = [mine[i:i+c.batch_size] for i in range(0, len(mine), c.batch_size)]
-    sums,unread,lost = torch.zeros(3).double(),{},0
-    for b in read_batches(data, batches, c.workers):
+    model,batches = run.judged.eval(),_valid_batches(run, len(data))
+    sums,unread,lost,none = torch.zeros(3).double(),{},0,torch.empty(0)
+    for b in read_batches(data, batches, run.config.workers):
         unread,lost = unread | b.unread,lost+b.lost
-        if b.x is None: continue
-        with autocast(run): loss,score = run.objective(model, b.x.to(run.device), b.y.to(run.device))
+        if b.x is None and not run.objective.together: continue
+        x,y = (none, none) if b.x is None else (b.x, b.y)
+        with autocast(run): loss,score = run.objective(model, x.to(run.device), y.to(run.device))
         sums += torch.stack([loss.sum(), score.sum(), loss.new_tensor(len(loss))]).double().cpu()
-    told = tell_unread(run, unread, lost, len(mine), f'validation of epoch {len(run.history)+1}')
+    told = tell_unread(run, unread, lost, sum(map(len, batches)), f'validation of epoch {len(run.history)+1}')
     return means(run, 'valid', add_up(sums.to(run.device)).cpu()) | dict(unread=told)
 
 # %% ../nbs/30_train.ipynb #6feea0e5

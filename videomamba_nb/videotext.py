@@ -9,6 +9,7 @@ __all__ = ['LOSSES', 'SHIPPED', 'AloneLosses', 'TogetherLosses', 'PairLosses', '
 import json
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,7 @@ class PairLosses(TogetherLosses):
         weights:dict | None=None, # Of `LOSSES`; those left out are 0
         hard:bool=True, # Negatives: likely confusions first (official)
         gather:Callable | None=None, # For VTC over several processes, as in `contrast`
+        contrast:Callable | None=None, # (video, text, idx) -> (b), in place of the method `contrast`
     )->dict: # Of `LOSSES`, each (b) and times its weight: their sum is what to lower
         "What a batch of pairs costs; `ValueError` if something that is asked for cannot be computed."
         weights,rng = _weights(self, weights, mask, target),_draws(self, rng)
@@ -128,7 +130,7 @@ class PairLosses(TogetherLosses):
             raise ValueError(f'found {found} in a batch')
         video,text = self.encode_video(x, mask, mask is None),self.encode_text(tokens)
         ask = dict(uta=lambda: self.align(video, mask, target),
-                   vtc=lambda: self.contrast(video, text, idx, gather),
+                   vtc=lambda: (contrast or partial(self.contrast, gather=gather))(video, text, idx),
                    vtm=lambda: self.tell_apart(video, text, idx, rng, hard),
                    mlm=lambda: self.fill_in(video, tokens, rng))
         return {k: w*ask[k]() for k,w in weights.items() if w}
