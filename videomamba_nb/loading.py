@@ -26,7 +26,7 @@ from .video import VideoError
 class Batch:
     "Clips that could be read, and the names of those that could not."
     x:Tensor | None # (b, ...), None if no clip could be read
-    y:Tensor | None # (b)
+    y:object # (b) labels, or what is cut and moved like them; None with x
     names:list # All clips of the batch, read or not
     read:list=field(default_factory=list) # What each row of x is called
     unread:dict=field(default_factory=dict) # Name -> reason; one file may hold several clips

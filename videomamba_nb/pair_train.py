@@ -32,7 +32,7 @@ from .words import Words, clean_caption
 def standout(
     x:Float[Tensor,'b c t h w'], # Clips; sides are cut to whole patches
     grid:tuple, # (t, h, w) places of the model
-)->Float[Tensor,'b t h w']: # Never negative, and nowhere 0
+)->Float[Tensor,'b t2 h2 w2']: # Never negative, and nowhere 0
     "How far the pixels of each place are from the mean place of its frames: a saliency without a teacher."
     k,p,q = (n//g for n,g in zip(x.shape[2:], grid))
     if min(k, p, q) < 1: raise ValueError(f'clips of {tuple(x.shape[2:])} have less than {grid} places')

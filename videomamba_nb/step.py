@@ -67,7 +67,7 @@ def means(
 def pieces(
     run:Run, # Says into how many
     x:Tensor, # The clips of this process
-    y:Tensor, # Their labels
+    y, # Their labels, a tensor or what is cut and moved like one
     seeds:tuple, # Epoch seed and number of the step
 ): # Yields clips, labels, generator for what the objective draws
     "Cut a batch so that mirrors stay together; draws are those of the batch, or new in each piece."
@@ -87,7 +87,7 @@ def _sound(run, loss):
 def gradient(
     run:Run, # Its parameters get their gradients
     x:Tensor, # Clips of this process; may be none
-    y:Tensor, # Labels
+    y, # Labels
     seeds:tuple, # Epoch seed and number of the step
 )->Float[Tensor,'3']: # Sum of losses, sum of scores, number of clips; of all processes
     "Forward, backward, add up, clip; `FloatingPointError` if loss or gradient is not finite."
@@ -119,7 +119,7 @@ def clip_gradient(
 def train_step(
     run:Run, # Changed in place
     x:Float[Tensor,'b *s'], # Clips of this process
-    y:Tensor, # Labels
+    y, # Labels
     lr:float, # Learning rate of this step, before layer decay
     seeds:tuple, # Epoch seed and number of the step
 )->Float[Tensor,'3']: # Sum of losses, sum of scores, number of clips; of all processes

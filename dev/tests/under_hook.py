@@ -26,17 +26,17 @@ import numpy as np
 import torch
 
 import videomamba_nb
-from videomamba_nb import adapt, annotations, answers, attention, augment, block_cpu, block_ops, bmamba, build
+from videomamba_nb import adapt, annotations, answers, attention, augment, block_cpu, block_ops, bmamba, build, cached
 from videomamba_nb import caption_data, caption_files, caption_rules, captions, check_data, checkpoint, cli, commands
 from videomamba_nb import contract, core, data, datasets, demo, digits, distill, evaluate, events, explorer, export
 from videomamba_nb import features, films, flops, index_file, indexing, inference, layout, lists, loading, long_video
-from videomamba_nb import lookup, masked, masks, model, objective, onnx_export, pair_losses, parallel, pieces, policy
-from videomamba_nb import pretrained, protocol, published, question_files, quiz, ranking, reading, recipe, released
-from videomamba_nb import rerun, retrieval, saliency, saving, scan, scan_chunked, scan_cpu, scan_order, scan_triton
-from videomamba_nb import scan_triton_bwd, search, search_commands, search_page, search_parts, sensitivity, sources
-from videomamba_nb import ssm, step, streaming, teacher, text_encoder, torch_file, towers, train, training
-from videomamba_nb import triton_kernels, usage, usage_data, usage_search, video, video_encoder, videotext, viz
-from videomamba_nb import weights, words, zero_shot, zoo
+from videomamba_nb import lookup, masked, masks, model, objective, onnx_export, pair_losses, pair_train, parallel
+from videomamba_nb import pieces, policy, pretrained, protocol, published, question_files, quiz, ranking, reading
+from videomamba_nb import recipe, released, rerun, retrieval, saliency, saving, scale, scan, scan_chunked, scan_cpu
+from videomamba_nb import scan_order, scan_triton, scan_triton_bwd, search, search_commands, search_page, search_parts
+from videomamba_nb import sensitivity, shard_train, shards, sources, ssm, step, streaming, teacher, text_encoder
+from videomamba_nb import torch_file, towers, train, training, triton_kernels, usage, usage_data, usage_search, video
+from videomamba_nb import video_encoder, videotext, viz, weights, words, zero_shot, zoo
 
 del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
 
@@ -499,6 +499,28 @@ def call_videotext(tmp):
     towers.Towers(toy, model.words).encode_text(texts)
     videotext.save_videotext(model, tmp/'pairs.safetensors', note='a')
     videotext.load_videotext(tmp/'pairs.safetensors'), videotext.load_videotext(str(tmp/'pairs.safetensors'))
+
+def call_pairs_at_scale(tmp):
+    cached.check_cached(cached.cached_gradient)
+    parallel.check_gather(parallel.gather_rows)
+    texts = ['a red dot', 'a blue dot falls', 'A red dot.', 'it rains']
+    toy = videotext.CONFIGS['toy'].change(vision=dict(depth=1, embed_dim=16, num_frames=2, img_size=8, patch_size=4),
+                                          text=dict(hidden_size=16, heads=2, intermediate_size=16), width=6)
+    model = videotext.VideoText(toy, words.Words.learn(texts))
+    data = [(torch.randn(3, 2, 8, 8), i % 4) for i in range(8)]
+    pair_train.same_words(texts), pair_train.standout(torch.randn(2, 3, 2, 8, 8), (2, 2, 2))
+    stages = scale.pair_stages('5M', teacher=False, batch_size=4, accumulate=2, epochs=1, amp=None)
+    pair_train.fit_stages(model, data, texts, data, stages, tmp/'stages', False, 'cpu')
+    ask = pair_train.Pairs(texts, model.words, mask='tube', grid=(2, 2, 2))
+    ask.check([0], ['a']), ask.set_epoch(1), ask.absent(model, torch.device('cpu')), repr(ask), ask.together, ask.meet
+    scale.find_pair_recipe('5M-masked').total, scale.list_pair_recipes('5M').names, scale.pair_config('5M-masked', True)
+    rows = [(path, ('a one', 'a two'), i) for i,(path,_) in enumerate(digits.moving_digits('valid', tmp, n=3).samples)]
+    shards.write_shards(rows, tmp/'shards', 2), shards.list_shards(str(tmp/'shards'))
+    stream = shards.Shards(tmp/'shards', 2, 2, 8, workers=1)
+    stream.set_epoch(0), stream.load_state(stream.state()), stream.plan()
+    run = step.Run(model, recipe.TrainConfig(), shard_train.StreamPairs(model.words), torch.device('cpu'))
+    shard_train.stream_epoch(run, stream, 0)
+    run.objective.check([0], ['a'])
 
 def call_layout_and_released(tmp):
     config = towers.VideoTextConfig(
