@@ -70,7 +70,7 @@ def windows(
 
 # %% ../nbs/41a_features.ipynb #d2d9d592
 def view_size(
-    model:VideoMamba, # Any VideoMamba
+    model, # Any VideoMamba, or a model with a `config` like one
 )->tuple: # (frames, 1 for an image model; rows and columns)
     "What one view is made of; `ValueError` unless the model reads squares in colour."
     c,(h,w) = model.config,pair(model.config['img_size'], 'img_size')
@@ -126,10 +126,12 @@ class _Stream(_Spans):
                 except Exception as e:
                     why = e
                     break
-                yield path, (a,b), k+1 == len(spans), to_view(frames, self.size, self.still)
+                yield path, (a,b), k+1 == len(spans), self.look(frames)
                 k += 1
             else: return
         raise _as_video_error(why, path, 'cannot be decoded')
+
+    def look(self, frames): return to_view(frames, self.size, self.still)
 
     def __iter__(self):
         info = get_worker_info()

@@ -249,7 +249,7 @@ def add_rest(
 
 # %% ../nbs/68_usage.ipynb #37b55d3e
 GROUPS = {'begin': ('demo', 'doctor', 'check-data'), 'published weights': ('weights',),
-          'use a model': ('classify', 'features', 'evaluate', 'export'),
+          'use a model': ('classify', 'features', 'evaluate', 'export', 'index', 'search'),
           'make and understand one': ('train', 'explore')}
 
 def overview(

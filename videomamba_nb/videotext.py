@@ -26,7 +26,7 @@ from .pair_losses import scale_grad, vtc_rows, vtm_loss
 from .towers import CONFIGS, Text, Towers, Video, VideoTextConfig, check_pair_model
 from .words import Tokens, Words
 
-# %% ../nbs/33_videotext.ipynb #e86ba470
+# %% ../nbs/33_videotext.ipynb #070c523c
 class AloneLosses(Towers):
     "Losses for which each side is read alone."
     def align(self,
@@ -35,13 +35,14 @@ class AloneLosses(Towers):
         target:Tensor, # What a teacher says at all places, (b, m, o), or (k, b, m, o) for a target per layer
     )->Float[Tensor,'b']: # UTA, per clip
         "How far visible patches are from a teacher; `ValueError` if it has other places."
-        target = (target if target.ndim == 4 else target[None]).to(video.tokens.device)
+        shared,target = target.ndim == 3,target.to(video.tokens.device)
+        if shared: target = target[None]
         if target.shape[1:3] != mask.shape:
             found = tuple(target.shape[1:3])
             raise ValueError(f'the teacher speaks of {found} clips and places, the mask of '
                              f'{tuple(mask.shape)}: give its tokens at all places, class token first')
         seen = target[:,~mask.to(target.device)].unflatten(1, (len(mask), -1))
-        return alignment(video.clip, seen.expand_as(video.clip) if len(seen) == 1 else seen)
+        return alignment(video.clip, seen[0] if shared else seen)
 
     def contrast(self,
         video:Video, # Clips of this process
@@ -56,7 +57,7 @@ class AloneLosses(Towers):
         ask = lambda sim: vtc_rows(sim/self.temp, idx, every, self.config.contrast, self.config.bias)
         return sum(map(ask, rows))/2
 
-# %% ../nbs/33_videotext.ipynb #e7a23a17
+# %% ../nbs/33_videotext.ipynb #18a71e78
 class TogetherLosses(AloneLosses):
     "Losses for which sentences look at clips."
     def tell_apart(self,
@@ -67,7 +68,7 @@ class TogetherLosses(AloneLosses):
         hard:bool=True, # Likely confusions first
     )->Float[Tensor,'b']: # VTM, per pair; 0 where no negative was found
         "Right pairs against wrong ones."
-        sim = frame_similarity(video.feature, text.feature).detach()/self.temp.detach()
+        with torch.no_grad(): sim = frame_similarity(video.feature, text.feature)/self.temp
         clips,texts = draw_negatives(sim, idx, rng, hard)
         i,ok = torch.arange(len(idx), device=sim.device),(clips >= 0).repeat(3)
         video = video._replace(clip=None).pick(torch.cat([i, clips.clamp(min=0), i]))

@@ -2,64 +2,29 @@
 
 With EXPLORER_SHOTS=FOLDER the pictures of the page are kept there.
 """
-import importlib.util
 import json
-import os
 import shutil
-import socket
 import statistics
-import subprocess
-import sys
 import time
 from contextlib import contextmanager
-from pathlib import Path
-from urllib.request import urlopen
 
 import numpy as np
 import pytest
-from notebooks import LIB, NBS, ROOT
+from browsing import RUN, WRONG, jupyterlab, needs_browser, needs_lab, shot, tab
+from notebooks import LIB, NBS
 
 from videomamba_nb.evaluate import shipped_weights
 from videomamba_nb.explorer import explorer_html, page_curves, save_explorer
 from videomamba_nb.scan_order import list_orders, permutations, spatial_first
 from videomamba_nb.video import write_video
 
-BROWSER = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome', 'chrome'))), None)
-MISSING = 'playwright is not installed' if importlib.util.find_spec('playwright') is None else \
-          '' if BROWSER else 'no Chromium or Chrome in PATH'
-needs_browser = pytest.mark.skipif(bool(MISSING), reason=MISSING)
 SIZES = [(1, 1, 1), (2, 3, 4), (4, 5, 3), (1, 6, 5), (8, 2, 1)]
-SHOTS = os.environ.get('EXPLORER_SHOTS')
 
 def moving_square(t=16, side=48):
     "A bright square that walks over a gradient."
     clip = np.zeros((t, side, side, 3), dtype=np.uint8) + np.arange(side, dtype=np.uint8)[:,None]*3
     for i in range(t): clip[i,8:24,2*i:2*i+16] = (250, 200, 60)
     return clip
-
-@pytest.fixture(scope='module')
-def browser():
-    from playwright.sync_api import sync_playwright
-    with sync_playwright() as p:
-        b = p.chromium.launch(executable_path=BROWSER, args=['--no-sandbox', '--disable-dev-shm-usage'])
-        yield b
-        b.close()
-
-@contextmanager
-def tab(browser, home=None, **how):
-    "A page that must not complain, nor ask for anything outside `home`; how: viewport, color_scheme, ..."
-    context = browser.new_context(**{'viewport': {'width': 1200, 'height': 1250}} | how)
-    page,faults = context.new_page(),[]
-    page.on('console', lambda m: faults.append(f'{m.text} {m.location}') if m.type == 'error' else None)
-    page.on('pageerror', lambda e: faults.append(str(e)))
-    def asked(request):
-        outside = request.url.startswith(('http', 'ws')) and not (home and request.url.startswith(home))
-        if outside: faults.append(f'asked for {request.url[:80]}')
-    page.on('request', asked)
-    page.faults = faults
-    yield page
-    context.close()
-    assert not page.faults
 
 @contextmanager
 def explorer(browser, tmp_path, how=None, **kwargs):
@@ -75,9 +40,6 @@ def state(page, key): return page.evaluate(f'explorer.state().{key}')
 def paths(name, *size): return [p.tolist() for p in permutations(name, *size)]
 
 def keys(name, n): return [name] if n == 1 else [f'{name}#{i}' for i in range(n)]
-
-def shot(page, name, **how):
-    if SHOTS: page.screenshot(path=Path(SHOTS)/f'{name}.png', **how)
 
 def say(record_property, **facts):
     for k,v in facts.items():
@@ -309,11 +271,6 @@ def test_looks(browser, tmp_path, name):
 
 # ---- JupyterLab
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        return s.getsockname()[1]
-
 LAB_CELL = """
 def picky(t, h, w): return spatial_first(t, h, w) if t < 5 else torch.zeros(t*h*w, dtype=torch.int64)
 made = explore(file, orders=dict(picky=picky)"""
@@ -335,45 +292,12 @@ def lab_notebook(folder):
 @pytest.fixture
 def lab(tmp_path):
     "A running JupyterLab on a copy of the notebook: its address, up to the path."
-    work,settings,port = tmp_path/'work',tmp_path/'settings',free_port()
-    for name,text in {'notebook-extension/tracker': '{"windowingMode": "none"}', # every cell is there
-                      'apputils-extension/notification': '{"fetchNews": "false"}'}.items():
-        path = settings/'@jupyterlab'/f'{name}.jupyterlab-settings'
-        path.parent.mkdir(parents=True)
-        path.write_text(text)
-    work.mkdir()
-    lab_notebook(work)
-    env = os.environ | dict(JUPYTERLAB_SETTINGS_DIR=str(settings), PYTHONPATH=str(ROOT),
-                            JUPYTER_CONFIG_DIR=str(tmp_path/'config'), JUPYTER_RUNTIME_DIR=str(tmp_path/'runtime'))
-    command = [sys.executable, '-m', 'jupyterlab', '--allow-root', '--no-browser', '--ip=127.0.0.1', f'--port={port}',
-               '--IdentityProvider.token=explorer', '--LabApp.expose_app_in_browser=True', f'--ServerApp.root_dir={work}',
-               '--LabApp.extension_manager=readonly']
-    with open(tmp_path/'lab.log', 'w') as log:
-        server = subprocess.Popen(command, cwd=work, env=env, stdout=log, stderr=log)
-        try:
-            for _ in range(120):
-                try: urlopen(f'http://127.0.0.1:{port}/api?token=explorer').close()
-                except OSError: time.sleep(.5)
-                else: break
-            yield f'http://127.0.0.1:{port}'
-        finally:
-            server.terminate()
-            server.wait(20)
-
-RUN = """async () => {
-  const app = window.jupyterapp;
-  await app.restored;
-  await app.shell.currentWidget.context.sessionContext.ready;
-  await app.commands.execute('notebook:run-all-cells');
-}"""
+    with jupyterlab(tmp_path, 'explorer', lab_notebook) as address: yield address
 
 FRAME = 'iframe[title="Scan order explorer"]'
-WRONG = ', '.join(f'[data-mime-type="application/vnd.jupyter.{o}"]' for o in ('error', 'stderr'))
 TOLD = "[...document.querySelectorAll('.jp-OutputArea-output')].pop().innerText.includes('temporal_first\"')"
 
-@needs_browser
-@pytest.mark.skipif(importlib.util.find_spec('anywidget') is None, reason='anywidget is not installed')
-@pytest.mark.skipif(importlib.util.find_spec('jupyterlab') is None, reason='JupyterLab is not installed')
+@needs_lab
 def test_in_jupyterlab(browser, lab):
     "Run the notebook, move the controls, and compare what is drawn with Python."
     with tab(browser, home=lab, viewport={'width': 1400, 'height': 1200}) as page:

@@ -5,6 +5,7 @@ A new function needs a call here: the script fails and names what was never call
 # ruff: noqa: E402, I001
 import argparse
 import ast
+import collections
 import functools
 import importlib.util
 import inspect
@@ -25,16 +26,17 @@ import numpy as np
 import torch
 
 import videomamba_nb
-from videomamba_nb import adapt, annotations, attention, augment, block_cpu, block_ops, bmamba, build, captions
-from videomamba_nb import check_data, checkpoint
-from videomamba_nb import cli, commands, contract, core, data, datasets, demo, digits, distill, evaluate, events
-from videomamba_nb import explorer, export, features, flops, inference, layout, lists, loading, long_video, lookup, masked
-from videomamba_nb import masks, model, objective, onnx_export, pair_losses, parallel, pieces, policy, pretrained
-from videomamba_nb import protocol, published, reading, recipe, released, rerun, saliency, saving, scan, scan_chunked
-from videomamba_nb import scan_cpu, scan_order, scan_triton, scan_triton_bwd, sensitivity, sources, ssm, step, streaming
-from videomamba_nb import teacher, text_encoder, torch_file, towers, train, training, triton_kernels, usage, usage_data
-from videomamba_nb import video, video_encoder, videotext, viz, weights, words, zoo
-from videomamba_nb import cached, pair_train, scale, shard_train, shards
+from videomamba_nb import adapt, annotations, answers, attention, augment, block_cpu, block_ops, bmamba, build, cached
+from videomamba_nb import caption_data, caption_files, caption_rules, captions, check_data, checkpoint, cli, commands
+from videomamba_nb import contract, core, data, datasets, demo, digits, distill, evaluate, events, explorer, export
+from videomamba_nb import features, films, flops, index_file, indexing, inference, layout, lists, loading, long_video
+from videomamba_nb import lookup, masked, masks, model, objective, onnx_export, pair_losses, pair_train, parallel
+from videomamba_nb import pieces, policy, pretrained, protocol, published, question_files, quiz, ranking, reading
+from videomamba_nb import recipe, released, rerun, retrieval, saliency, saving, scale, scan, scan_chunked, scan_cpu
+from videomamba_nb import scan_order, scan_triton, scan_triton_bwd, search, search_commands, search_page, search_parts
+from videomamba_nb import sensitivity, shard_train, shards, sources, ssm, step, streaming, teacher, text_encoder
+from videomamba_nb import torch_file, towers, train, training, triton_kernels, usage, usage_data, usage_search, video
+from videomamba_nb import video_encoder, videotext, viz, weights, words, zero_shot, zoo
 
 del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
 
@@ -138,6 +140,31 @@ def call_datasets(tmp):
     repr(report), report.ok, report.to_dict(), check_data.merged_names(['a', 'b/a'])
     check_data.spread(9, 2), check_data.try_file(csv, found[0])
 
+def call_captions(tmp):
+    path,how = call_video(tmp),dict(num_frames=2, size=16)
+    row = caption_files.Captioned(str(path), ('It turns left', 'A'), 0)
+    rows = [row, row._replace(path=str(tmp/'no.mp4'), idx=1)]
+    caption_files.number_rows(rows, 'caption'), caption_files.rows_per_file(rows), caption_files.rows_per_caption(rows)
+    lists = [caption_files.write_captions(rows, tmp/f'l.{end}', str(tmp)) for end in ('csv', 'json', 'db')]
+    caption_files.read_captions(lists[0]), caption_files.read_captions(lists)
+    caption_files.read_captions([str(tmp/'l.json')], [tmp], by='row', media='video'), caption_files.is_picture('a.png')
+    rng = np.random.default_rng(0)
+    caption_rules.pick_frames(9, 4, rng, True), caption_rules.rate_frames(9, 2, 5, .5)
+    caption_rules.first_seconds(99, 25, 2)
+    caption_rules.has_sides('left'), caption_rules.swap_sides('left'), caption_rules.mirrored_numbers(rows)
+    data = caption_data.CaptionDataset(rows, mode='train', flip='swap', **how)
+    items = [data[0], data[0]]
+    caption_data.collate_captions(items), data.numbered(3).look_up([3]), data.numbered()[0], data.look_up(torch.tensor([0]))
+    data.frames(0, rng), data.clip(0), data.text(0), data.mirrored(0), data.whole(0), data.set_epoch(2)
+    caption_data.CaptionDataset(rows[:1], flip=False, rule='fps2', seconds=1.5, fit='center', **how).in_memory()[0]
+    caption_data.squeeze(np.zeros((2, 9, 8, 3), dtype=np.uint8), 4), caption_data.check_captions(rows)
+    caption_data.present_rows(rows), caption_data.check_pairs(lambda o: caption_data.CaptionDataset(o, **how), str(tmp))
+    (tmp/'mc.json').write_text('[{"video": "a", "caption": ["x", "y"], "answer": 1}]')
+    (tmp/'qa.json').write_text('[{"video": "a", "question": "q", "question_id": 1, "answer": ["x", "y"]}]')
+    (tmp/'answers.json').write_text('["x"]')
+    question_files.read_choices(str(tmp/'mc.json')), question_files.read_answers(tmp/'answers.json')
+    question_files.answerable(question_files.read_questions(tmp/'qa.json', 'r'), ['x'])
+
 def call_digits(tmp):
     rng = np.random.default_rng(0)
     digit,photo = digits.split_digits('test')[:1],digits.load_photo('coins.png')
@@ -157,7 +184,8 @@ def call_policy_and_augment(tmp):
     augment.multi_scale_box(16, 20, 8, rng), augment.erase_box(16, 20, rng), augment.random_erase(x, rng, 1.)
     augment.augment_for('k400', weak=True, erase=1.)(clip, 8, rng)
     augment.check_augment(augment.Augment)
-def call_captions(tmp):
+
+def call_captioned(tmp):
     scene = captions.Scene(7, 'red', 'left')
     assert captions.scene_of(captions.caption_of(scene)) == scene
     captions.scene_look(scene, np.random.default_rng(0))
@@ -708,6 +736,62 @@ def call_long_video(tmp):
     for kind in long_video.HEADS: long_video.fit_head(kind, (x, y), (x, y), steps=2)
     long_video.clip_head('gru', 2, 8)(x)
 
+def call_ranking(tmp):
+    m = ranking.ColorModel()
+    v,s = m.encode_video(torch.stack([ranking.color_film(o) for o in ('red','blue')])),m.encode_text(['red','red blue'])
+    m.match(v, s), ranking.check_ranks(ranking.ranks), ranking.dual_softmax(torch.rand(2, 3))
+    found = ranking.score_retrieval(torch.eye(3, 2), torch.eye(3, 2, dtype=torch.bool), torch.eye(2, 3))
+    found.official(), found.t2v.recall(1), found.t2v.median, found.v2t.mean, repr(found)
+    ranking.report({'ours': found}, 'MSVD')
+
+def call_retrieval(tmp):
+    row = collections.namedtuple('Row', 'path captions')
+    class Films(torch.utils.data.Dataset):
+        rows = [row('0.mp4', ('red', 'all red')), row('1.mp4', ('green',))]
+        def __getitem__(self, i): return ranking.color_film(self.rows[i].captions[0]), ''
+        def __len__(self): return 2
+    m,table = ranking.ColorModel(),retrieval.TableModel(torch.rand(2, 3))
+    films.truth_of(films.films_of(Films()), paragraph=True), list(films.clip_batches(Films(), films.items_of(Films()), 2))
+    e = retrieval.encode_all(m, Films(), device='cpu')
+    retrieval.pick(e.videos, [1]), retrieval.dual_scores(e.videos.feature, e.sentences.feature, 2, 'max')
+    retrieval.rerank(table, table.number(2), table.number(3), e.scores(), 1)
+    retrieval.check_rerank(retrieval.rerank), retrieval.evaluate_retrieval(m, Films(), batch_size=1)
+
+def call_zero_shot(tmp):
+    row = collections.namedtuple('Row', 'path captions answer')
+    class Films(torch.utils.data.Dataset):
+        rows = [row('0.mp4', ('red then blue', 'green'), 0), row('1.mp4', ('green', 'red'), 1)]
+        def __getitem__(self, i): return ranking.color_film(self.rows[i].captions[0]), ''
+        def __len__(self): return 2
+    m,x = ranking.ColorModel(),ranking.color_film('red')[None]
+    v,s = m.encode_video(x),m.encode_text(['red'])
+    share = zero_shot.reverse_test(m, Films(), 'match')
+    share.value, share.interval, repr(share), zero_shot.wilson(1, 2), zero_shot.bootstrap([1, 0], draws=100)
+    zero_shot.prompts(('a', 'b')), zero_shot.class_vectors(m, ['red']), zero_shot.own_temp(m, .1)
+    zero_shot.PromptClassifier(m, ['red', 'blue'], ['{}'], .1)(x), zero_shot.reverse_captions('left')
+    zero_shot.pair_scores(m, v, s), zero_shot.match_probs(m, v, s)
+    zero_shot.choice_scores(m, v, ['red', 'blue'], temp=1.), zero_shot.choose(m, Films(), temp=1.)
+
+def call_answers(tmp):
+    seen,row = collections.namedtuple('Seen', 'tokens'),collections.namedtuple('Row', 'question answers')
+    class Small(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words = words.Words.learn(['what is it', 'a cat', 'dog'])
+            self.text_encoder = text_encoder.TextEncoder(len(self.words), 8, 2, 1, 2, 12, 16, 6, mlm=False)
+        def encode_video(self, x): return seen(x)
+    class Asked(torch.utils.data.Dataset):
+        rows = [row('what is it', 'a cat'), row('what is it', ['dog', 'a cat'])]
+        def __getitem__(self, i): return torch.zeros(3, 6), ''
+        def __len__(self): return 2
+    m,x,ask,told = answers.AnswerModel(Small(), 1).eval(),torch.randn(2, 3, 6),['what is it']*2,['dog', 'a cat']
+    rows,(states,mask) = m.model.words(told),m.read(x, ask)
+    answers.answer_likelihood(m.decoder(rows.ids, states, mask), rows), answers.first_words(m, states, mask, rows)
+    answers.decode_by_hand(m.decoder.state_dict(), 2, rows.ids, states, mask), answers.answer_rows(('a', ['b']))
+    answers.answer_loss(m, x, ask, told), answers.start_from_fusion(m.decoder, m.model.text_encoder)
+    answers.check_decoder(answers.AnswerDecoder), answers.check_rank(answers.rank_answers, m, x, ask, told)
+    repr(quiz.evaluate_answers(m, Asked(), told, k=1)), quiz.exact_match(told, told), quiz.soft_accuracy(told, [told]*2)
+
 def call_explorer(tmp):
     path,frames = call_video(tmp),np.zeros((4, 8, 10, 3), dtype=np.uint8)
     explorer.page_curves(), explorer.page_orders(1, 2, 2, {'mine': scan_order.spatial_first}), explorer.order_lists(1, 2, 2)
@@ -735,6 +819,38 @@ def call_lookup_and_commands(tmp):
     commands.open_model(), commands.answer(o, film, 2, (1, 1), ['a', 'b', 'c']), commands.video_files([tmp])
     commands.feature_rows(o, [film], tmp/'f', show=False), commands.export_format('a.bin', 'pth')
     commands.show_export(commands.export_model(o, tmp/'w.safetensors'))
+
+def call_search(tmp):
+    m,films,file = search_parts.Colours(),tmp/'films',tmp/'clips.sqlite'
+    video.write_video(films/'red.mp4', np.full((8, 16, 16, 3), (250, 0, 0), dtype=np.uint8), fps=4)
+    mark,name = index_file.stamp(films/'red.mp4'),index_file.digest(str(films/'red.mp4'))
+    paths,_ = index_file.clip_files(films)
+    reader = search_parts.ClipReader(m, films, paths, 1.)
+    parts,_ = list(reader),reader.view(films/'red.mp4', 0, 4)
+    vectors = search_parts.clip_vector(search_parts.encode_views(m, [o.view for o in parts]).feature)
+    search_parts.from_bytes(blobs := search_parts.to_bytes(vectors))
+    search_parts.model_names(m), search_parts.model_view(m), search_parts.thumbnail(np.zeros((8, 9, 3), dtype=np.uint8))
+    with index_file.IndexFile(file, write=True) as index:
+        index.start(dict(folder='films'), ('folder',))
+        with index.change(): index.put('a.mp4', mark, name, [index_file.Clip(0, 4, blobs[0], (3,), b'')], 4, 4.)
+        with index.change(): index.adopt('b.mp4', mark, name), index.remove(['a.mp4'])
+        [index.clip(i) for rows in index.features() for i,_ in rows], index.files(), index.ask('SELECT 1')
+        indexing.index_folder(file, index.about), index.compare(dict(folder='films'), ('folder',))
+    indexing.take_away(file), indexing.index_path(str(films))
+    repr(indexing.build_index(m, str(films), window=1., show=False).to_dict())
+    hits = search.search(m, films, 'red green odd', rerank=2)
+    repr(hits), hits[0].span, hits[0].to_dict(), search.clock(7.), search.clock(None)
+    search_page.preview(films/'red.mp4', (0, 4)), search_page.found_rows(hits), search_page.found_row(hits[0])
+    search_page.save_search(str(tmp/'found.html'), hits), search_page.search_html(hits)
+    search_page.search_box(m, films, 'red'), search_page.search_box(m, films, 'red', False, k=1)._repr_html_()
+    pair = videotext.VideoText('toy', words.Words.learn(['a red clip']))
+    videotext.save_videotext(pair, tmp/'pair.safetensors')
+    how = dict(weights=str(tmp/'pair.safetensors'), again=True, show=False)
+    search_commands.index_report(films, **how), search_commands.remembered(films/index_file.NAME)
+    found = search_commands.find_hits('red', str(films), html=str(tmp/'found.html'), k=1)
+    search_commands.show_hits(found), search_commands.hit_rows(found), search_commands.open_pair(tmp/'pair.safetensors')
+    for args in (['index', str(films)], ['search', 'red', str(films), '--json']): assert cli.main(args) == 0
+    usage_search.seconds('2s'), usage_search.length('whole'), usage.build_parser(usage_search.add_search)
 
 def call_usage(tmp):
     usage.views('4x3'), usage.at_least_one('5'), usage.span('2s'), usage.several('a,b')
