@@ -9,6 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from videomamba_nb.parallel import Place
+from videomamba_nb.scale import list_pair_recipes
+from videomamba_nb.shards import Shard, deal, epoch_plan
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available() or sys.platform == 'win32', reason='needs Gloo')
 ROOT = Path(__file__).resolve().parents[2]
@@ -196,3 +202,38 @@ def test_torchrun_starts_the_script(tmp_path):
     one,two = (o['found']['unmasked'][0] for o in found)
     assert [o['world'] for o in found] == [1, 2]
     for k in one.keys()-{'seconds'}: assert two[k] == pytest.approx(one[k], rel=1e-3, abs=1e-5), k
+
+def test_the_recipes_are_the_published_ones():
+    "Every number of the table, once more by hand."
+    rows = {o.name: o for o in list_pair_recipes()}
+    assert [*rows] == [f'{c}-{s}' for c in ('5M', '17M', '25M') for s in ('masked', 'unmasked')]
+    for name,r in rows.items():
+        corpus,stage = name.split('-')
+        masked = stage == 'masked'
+        assert (r.corpus, r.stage, r.gpus) == (corpus, stage, 16 if corpus == '5M' else 32)
+        assert (r.epochs, r.warmup_epochs, r.lr, r.batch) == ((10, 1., 4e-4, 128) if masked else (1, .2, 8e-5, 64))
+        assert (r.betas, r.weight_decay, r.clip_grad, r.drop_path, r.floor) == ((.9, .999), .05, None, .25, .01)
+        assert (r.frames, r.size, r.text, r.precision) == (8, 224, 32, 'bf16')
+        assert (r.mask, r.mask_video, r.mask_image) == (('attention', .8, .5) if masked else (None, None, None))
+        assert (r.uta, r.vtc, r.vtm, r.mlm, r.teacher) == (float(masked), 1., 1., 1., 'clip_b16' if masked else None)
+        between = f'videomamba_m16_{corpus}_masked_pt_f8_res224'
+        last = f'videomamba_m16_{corpus}_f8_res224'
+        assert (r.init, r.weights) == (('videomamba_m16_k400_mask_pt_f8_res224', between) if masked else (between, last))
+        assert r.videos == ('WebVid-10M' if corpus == '25M' else 'WebVid-2.5M')
+        assert r.images == ('CC3M' if corpus == '5M' else 'CC3M COCO VG SBU CC12M')
+        assert bool(r.note) == (corpus == '25M')
+    assert [rows[f'{c}-{s}'].total for c in ('5M', '25M') for s in ('masked', 'unmasked')] == [2048, 1024, 4096, 2048]
+
+counts = st.lists(st.tuples(st.sampled_from(['video', 'image']), st.integers(0, 9)), min_size=1, max_size=9)
+
+@settings(max_examples=60, deadline=None)
+@given(counts, st.integers(1, 5), st.integers(1, 5), st.none() | st.tuples(st.integers(0, 9), st.integers(0, 9)))
+def test_every_clip_is_dealt_once(counts, batch, world, seed):
+    shards = [Shard(f'{i}.tar', media, n) for i,(media,n) in enumerate(counts)]
+    turns,kinds = epoch_plan(shards, batch, seed, world)
+    for media in ('video', 'image'):
+        parts = [deal(kinds[media], Place(r, world)) for r in range(world)]
+        own = [[(o.path, i) for o,a,b in part for i in range(a, o.n, b)] for part in parts]
+        every = [(o.path, i) for o in shards if o.media == media for i in range(o.n)]
+        assert sorted(sum(own, [])) == sorted(every)
+        assert turns.count(media) == -(-max(map(len, own))//batch), 'as many steps as the fullest part needs'
