@@ -107,7 +107,8 @@ def captioned_digits(
     num_frames:int=8, # Frames per clip to hand out, of 16 in the file
     size:int=32, # Rows and columns to hand out, of 40 in the file
     mode:str|None=None, # As in `VideoDataset`; `'train'` for the train split, else `'val'`
-    scale:tuple=(.6,1.), # Train: share of the picture that a crop keeps
+    scale:tuple=(.85,1.), # Train: share of the picture that a crop keeps
+    ratio:tuple=(.9,1.1), # Train: width to height of a crop
     **kwargs, # For `VideoDataset`
 )->VideoDataset: # Its labels count through `CAPTIONS`; `rows` are `Captioned`
     "Moving digits with a sentence each, as files made on first use; `ValueError` for an unknown split."
@@ -120,7 +121,7 @@ def captioned_digits(
     folder = root/f'{split}-{n}-seed{seed}-recipe{_RECIPE}'
     if not _is_whole(folder, n): _whole_folder(folder, n, lambda tmp: _fill(tmp, split, n, seed))
     how = dict(mode=mode or ('train' if split == 'train' else 'val'), scale=scale, seed=seed)
-    how |= dict(classes=CAPTIONS) | kwargs
+    how |= dict(ratio=ratio, classes=CAPTIONS) | kwargs
     data = VideoDataset(read_list(folder/'clips.csv'), num_frames, size, **how)
     data.rows = [Captioned(p, (CAPTIONS[y],), y) for p,y in data.samples]
     return data

@@ -30,7 +30,7 @@ def open_pair(
     try: return load_videotext(source).eval()
     except FileNotFoundError as e:
         if source: raise
-        raise ValueError('no weights of a model of videos and words come with this package yet: '
+        raise ValueError('the small model of this package is missing: '
                          'say --weights FILE, a file written by save_videotext') from e
 
 # %% ../nbs/67a_search_commands.ipynb #db866fd2

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from safetensors.torch import save_file
 from torch import Tensor
 
+import videomamba_nb
 from .checkpoint import WeightsError, read_file
 from .core import atomic_write
 from .masked import alignment
@@ -174,7 +175,7 @@ def save_videotext(
     with atomic_write(path) as tmp: save_file(tensors, tmp, metadata=dict(format='pt', videomamba_nb=about))
 
 # %% ../nbs/33_videotext.ipynb #8d6e29c5
-SHIPPED = Path(__file__).parent/'shipped'/'moving_words.safetensors' if '__file__' in globals() else None
+SHIPPED = Path(videomamba_nb.__file__).parent/'shipped'/'moving_words.safetensors'
 
 def _tuples(o):
     "What JSON made of a configuration, with its tuples back."
@@ -208,9 +209,7 @@ def load_videotext(
     path:str | Path | None=None, # A file of `save_videotext`; None for the small model of this package
 )->VideoText: # In eval mode, with `meta`
     "A model from one file; `FileNotFoundError`, or a `WeightsError` that lists what does not fit."
-    if path is None and not (SHIPPED and SHIPPED.is_file()):
-        raise FileNotFoundError('this package comes without a small video-text model: name a file')
-    path = Path(path or SHIPPED)
+    path = Path(SHIPPED if path is None else path)
     state,about = read_file(path)
     model,meta = _described(about, path.name)
     want = model.state_dict(keep_vars=True)
