@@ -508,6 +508,7 @@ def call_pairs_at_scale(tmp):
                                           text=dict(hidden_size=16, heads=2, intermediate_size=16), width=6)
     model = videotext.VideoText(toy, words.Words.learn(texts))
     data = [(torch.randn(3, 2, 8, 8), i % 4) for i in range(8)]
+    pair_train.wide_start(model)
     pair_train.same_words(texts), pair_train.standout(torch.randn(2, 3, 2, 8, 8), (2, 2, 2))
     stages = scale.pair_stages('5M', teacher=False, batch_size=4, accumulate=2, epochs=1, amp=None)
     pair_train.fit_stages(model, data, texts, data, stages, tmp/'stages', False, 'cpu')
