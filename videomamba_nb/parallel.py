@@ -9,6 +9,7 @@ __all__ = ['Place', 'place', 'own_device', 'join', 'pair_split', 'add_up', 'add_
 # %% ../nbs/29d_parallel.ipynb #54b39525
 import atexit
 import os
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,6 +51,12 @@ def own_device(
     device = torch.device(device or default_device())
     return torch.device('cuda', p.local) if device.type == 'cuda' and p.world > 1 else device
 
+def _leave():
+    "Close the line; a thread of Gloo may still hold a tensor, and needs a living Python to let go of it."
+    if dist.is_initialized():
+        dist.destroy_process_group()
+        time.sleep(.3)
+
 def join(
     device:torch.device, # Where this process computes
 )->Place: # Where it stands
@@ -58,7 +65,7 @@ def join(
     if p.world > 1 and not dist.is_initialized():
         if gpu: torch.cuda.set_device(device)
         dist.init_process_group('nccl' if gpu else 'gloo', rank=p.rank, world_size=p.world)
-        atexit.register(lambda: dist.is_initialized() and dist.destroy_process_group())
+        atexit.register(_leave)
     return p
 
 # %% ../nbs/29d_parallel.ipynb #76f1deb0

@@ -11,8 +11,6 @@ wrong partners (VTM) and hidden words (MLM) are drawn by each process for itself
 """
 import argparse
 import json
-import os
-import sys
 from pathlib import Path
 
 import torch
@@ -60,7 +58,4 @@ def main(args=None):
     if place().first: (a.out/'pairs.json').write_text(json.dumps(dict(world=place().world, found=found), indent=1))
     return found
 
-if __name__ == '__main__':
-    main()
-    sys.stdout.flush()
-    if place().world > 1: os._exit(0) # Gloo threads may not survive the end of Python on a CPU
+if __name__ == '__main__': main()

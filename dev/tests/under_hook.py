@@ -510,6 +510,8 @@ def call_pairs_at_scale(tmp):
     data = [(torch.randn(3, 2, 8, 8), i % 4) for i in range(8)]
     pair_train.wide_start(model), pair_train.same_words(texts)
     pair_train.standout(torch.randn(2, 3, 2, 8, 8), (2, 2, 2))
+    pair_train.wide_start(model)
+    pair_train.same_words(texts), pair_train.standout(torch.randn(2, 3, 2, 8, 8), (2, 2, 2))
     stages = scale.pair_stages('5M', teacher=False, batch_size=4, accumulate=2, epochs=1, amp=None)
     pair_train.fit_stages(model, data, texts, data, stages, tmp/'stages', False, 'cpu')
     ask = pair_train.Pairs(texts, model.words, mask='tube', grid=(2, 2, 2))
