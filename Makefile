@@ -27,7 +27,7 @@ test: $(VENV)/.dev.ok ## Check style, run every notebook and all tests
 	$(BIN)/python -m videomamba_nb.doctor
 	$(BIN)/ruff check .
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=2 OMP_WAIT_POLICY=PASSIVE $(BIN)/nbdev_test --timing
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m 'not notebooks' --durations=5
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m 'not notebooks' -n 2 --dist loadfile --durations=12
 
 lab: $(VENV)/.dev.ok ## Open the notebooks in JupyterLab, at the first page
 	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) $(LABFLAGS) nbs/index.ipynb
