@@ -6,12 +6,13 @@
 
 Captioned digits: 3000 clips with 320 sentences to learn from, 300 unseen clips (other digits, other photographs) to find.
 `all` is the recipe of `pair_train.STAGES`: all losses, places hidden by what stands out, then nothing hidden. Every other
-arm changes one thing. `short` is the same with about a third of the epochs, and the arms that differ from it are as short,
+arm changes one thing. `short` is the same with less than half of the epochs, and the arms that differ from it are as short,
 so that all can be run. After each stage the model is asked on whole clips: text to video among the 300 (a clip whose
 sentence is the same counts, `own` counts the very clip only), re-ranked by the match head, the test of reversed captions
 (left against right for the same clip, chance 50 %), and the share of clips for which the nearest of all 320 sentences has
-the right digit, colour and motion. No test clip chooses anything: the last weights count. One row per arm and seed goes to
-`results/pairs.csv`; a stopped run goes on with the next row.
+the right digit, colour and motion. The last weights count. The recipe was settled on runs with seed 0, while looking at
+these test clips; `46_pair_trial` asks about others. One row per arm and seed goes to `results/pairs.csv`; a stopped run
+goes on with the next row.
 """
 import argparse
 import sys
