@@ -25,8 +25,8 @@ from .ssm import Direction
 def _of(kind, names): return [(k, kind) for k in names.split()]
 
 class _Conv(Structure):
-    _fields_ = _of(c_int64, 'b l e k directions') + [
-        ('x', scan_cpu.Signal), ('u', scan_cpu.Signal*2), ('w', c_void_p*2), ('bias', c_void_p*2)]
+    _fields_ = _of(c_int64, 'b l e k directions outs') + [('x', scan_cpu.Signal), ('u', scan_cpu.Signal*2)] \
+             + _of(c_void_p*2, 'w bias project projected')
 class _ConvGrads(Structure):
     _fields_ = [('x', scan_cpu.Signal), ('u', scan_cpu.Signal*2), ('w', c_void_p*2), ('bias', c_void_p*2)]
 class _Norm(Structure):
@@ -43,7 +43,7 @@ def why_not(
 # %% ../nbs/15_block_cpu.ipynb #710f821f
 def _describe(x, outs, weights, biases):
     b,e,l = x.shape
-    s = _Conv(b, l, e, weights[0].shape[0], len(outs), signal(x))
+    s = _Conv(b, l, e, weights[0].shape[0], len(outs), 0, signal(x))
     for way in range(len(outs)):
         s.u[way],s.w[way] = signal(outs[way]),weights[way].data_ptr()
         if biases[way] is not None: s.bias[way] = biases[way].data_ptr()
@@ -53,16 +53,27 @@ def _taps_first(w): return w.detach().float().t().contiguous()
 
 def _vector(x): return None if x is None else x.detach().float().contiguous()
 
+# %% ../nbs/15_block_cpu.ipynb #f52563ea
+def _packed(weight):
+    "A weight (o, e) turned, with whole vectors of outputs."
+    return F.pad(weight.detach(), (0, 0, 0, -len(weight) % library().vector_width())).t().contiguous()
+
 def conv_into(
     x:Float[Tensor,'b e l'], # Signal in float32
-    outs:list, # One (b, e, l) for each direction, filled
+    outs:list, # One (b, e, l) for each direction, filled; channel-last where projections follow
     weights:list, # Filters (e, k) of each direction
     biases:list, # Bias (e,) of each, or None
+    projections:list=(), # Of each: weight (o, e) and tensor (b, l, o) to fill
 ):
-    "The short convolution of both directions, into tensors that are there already."
+    "The short convolution of both directions, and their projections, into tensors that are there already."
     weights,biases = [_taps_first(w) for w in weights],[_vector(o) for o in biases]
-    call(library(), 'conv_forward', _describe(x, outs, weights, biases))
+    s = _describe(x, outs, weights, biases)
+    packed = [_packed(w) for w,_ in projections]
+    for way,(w,(_,o)) in enumerate(zip(packed, projections)):
+        s.outs,s.project[way],s.projected[way] = o.shape[-1],w.data_ptr(),o.data_ptr()
+    call(library(), 'conv_forward', s)
 
+# %% ../nbs/15_block_cpu.ipynb #1e22ef6a
 def bi_conv_forward(
     x:Float[Tensor,'b e l'], # Signal
     weight:Float[Tensor,'e k'], # Filters from the left
@@ -213,25 +224,32 @@ def _into(x, layer, name):
     else: out = _onednn(rows, layer.weight, layer.bias)
     return out.view(*x.shape[:-1], -1)
 
-def _arguments(mixer, u, m):
-    "The arguments of one direction's scan, in the workspace."
+def _arguments(mixer, u, p, m):
+    "The arguments of one direction's scan, from the convolved signal and its projection."
     A_log = mixer.A_b_log if m else mixer.A_log
     dt_proj,D = getattr(mixer, 'dt_proj'+m),getattr(mixer, 'D'+m)
     sizes = [mixer.dt_rank, mixer.d_state, mixer.d_state]
-    parts = _into(u.transpose(1, 2), getattr(mixer, 'x_proj'+m), 'p'+m).split(sizes, -1)
-    dt,B,C = (o.transpose(1, 2) for o in parts)
+    dt,B,C = (o.transpose(1, 2) for o in p.split(sizes, -1))
     return Direction(u, dt, -torch.exp(A_log), B[:,None], C[:,None], D, dt_proj.bias, dt_proj.weight)
 
 # %% ../nbs/15_block_cpu.ipynb #22af6134
+def _convolved(mixer, x):
+    "The signals of both directions, and their projections, in the workspace."
+    (b,e,l),convs,projs = x.shape,(mixer.conv1d, mixer.conv1d_b),(mixer.x_proj, mixer.x_proj_b)
+    us = list(workspace('u', 2, b, l, e).transpose(2, 3))
+    ps = list(workspace('p', 2, b, l, projs[0].out_features))
+    weights,biases = zip(*((c.weight[:,0], c.bias) for c in convs))
+    conv_into(x, us, weights, biases, [(o.weight, p) for o,p in zip(projs, ps)])
+    for o,p in zip(projs, ps):
+        if o.bias is not None: p += o.bias
+    return us, ps
+
 def mix(
     mixer:nn.Module, # A bidirectional mixer with the official parameter names, float32
     hidden:Float[Tensor,'b l d'], # Tokens
 )->Float[Tensor,'b l d']: # Mixed tokens
     "All of a mixer without gradients, in buffers that stay."
     x,z = _into(hidden, mixer.in_proj, 'xz').transpose(1, 2).chunk(2, 1)
-    b,e,l = x.shape
-    us = list(workspace('u', 2, b, l, e).transpose(2, 3))
-    convs = mixer.conv1d,mixer.conv1d_b
-    conv_into(x, us, [c.weight[:,0] for c in convs], [c.bias for c in convs])
-    scan_cpu.scan_into([_arguments(mixer, u, m) for u,m in zip(us, ('', '_b'))], z, us[0])
+    us,ps = _convolved(mixer, x)
+    scan_cpu.scan_into([_arguments(mixer, u, p, m) for u,p,m in zip(us, ps, ('', '_b'))], z, us[0])
     return F.linear(us[0].transpose(1, 2), mixer.out_proj.weight, mixer.out_proj.bias)

@@ -628,7 +628,12 @@ API int probe(void) {
 #define K 8
 #define ROWS 64
 
-typedef struct { num b, l, e, k, directions; Signal x, u[2]; const float *w[2], *bias[2]; } Conv;
+typedef struct {
+    num b, l, e, k, directions, outs;
+    Signal x, u[2];
+    const float *w[2], *bias[2], *project[2];
+    float *projected[2];
+} Conv;
 typedef struct { Signal x, u[2]; float *w[2], *bias[2]; } ConvGrads;
 
 INLINE int lanes_at(num c, num e) { return e - c >= W ? W : e > c ? (int)(e - c) : 0; }
@@ -657,6 +662,44 @@ INLINE void taps(const Conv *s, int way, num b, num t, num c, int whole, num n, 
     }
 }
 
+#if W > 8
+#  define TALL 8
+#else
+#  define TALL 4
+#endif
+#define WIDE 3
+
+INLINE void project_tile(const Conv *s, int way, num b, num t, num c, int tall, int wide) {
+    const num next = (s->outs + W-1)/W*W, hop = s->u[way].l;
+    const float *u = s->u[way].p + b*s->u[way].b + t*hop, *w = s->project[way] + c;
+    float *y = s->projected[way] + (b*s->l + t)*s->outs + c;
+    vf sum[TALL][WIDE], a[WIDE];
+    for (int i = 0; i < tall; i++) for (int j = 0; j < wide; j++) sum[i][j] = every(0.f);
+    for (num k = 0; k < s->e; k++, w += next) {
+        for (int j = 0; j < wide; j++) a[j] = load(w + j*W, 1, W);
+        for (int i = 0; i < tall; i++) for (int j = 0; j < wide; j++) sum[i][j] += u[i*hop + k]*a[j];
+    }
+    for (int i = 0; i < tall; i++) for (int j = 0; j < wide; j++)
+        save(y + i*s->outs + j*W, 1, lanes_at(c + j*W, s->outs), sum[i][j]);
+}
+
+INLINE void project_rows(const Conv *s, int way, num b, num t, int tall) {
+    for (num c = 0, wide; c < s->outs; c += wide*W) {
+        const num left = (s->outs - c + W-1)/W;
+        wide = left == 4 ? 2 : left < WIDE ? left : WIDE;
+        if (wide == 3) project_tile(s, way, b, t, c, tall, 3);
+        else if (wide == 2) project_tile(s, way, b, t, c, tall, 2);
+        else project_tile(s, way, b, t, c, tall, 1);
+    }
+}
+
+static void project(const Conv *s, int way, num b, num t, num end) {
+    for (; t + TALL <= end; t += TALL) project_rows(s, way, b, t, TALL);
+    for (; t < end; t++) project_rows(s, way, b, t, 1);
+}
+
+API int vector_width(void) { return W; }
+
 API num conv_tasks(const Conv *s) { return s->b*((s->l + ROWS-1)/ROWS); }
 
 INLINE void conv_token(const Conv *s, int way, num b, num t, num c, int whole, num n) {
@@ -680,6 +723,7 @@ API int conv_forward_task(const Conv *s, num task) {
         for (num c = 0; c < s->e; c += P*W)
             if (s->k == 4 && conv_whole(s, &s->u[way], c)) conv_token(s, way, b, t, c, 1, 4);
             else conv_token(s, way, b, t, c, 0, s->k);
+    if (s->outs) for (int way = 0; way < s->directions; way++) project(s, way, b, start, end);
     return 0;
 }
 
