@@ -203,9 +203,11 @@ def add_norm(
 )->tuple: # Normalised sum in the dtype of x, and the sum in float32 or wider
     "Add to the running sum and normalise it."
     wide = residual is None or residual.dtype == torch.float32
-    if kernel and wide and weight.dtype == torch.float32 and kernels_for(x.device.type, x.dtype):
-        return _add_norm(x.contiguous(), residual, weight, eps)[:2]
-    return add_norm_steps(x, residual, weight, eps)
+    if not (kernel and wide and weight.dtype == torch.float32 and kernels_for(x.device.type, x.dtype)):
+        return add_norm_steps(x, residual, weight, eps)
+    plain = not torch.is_grad_enabled() and is_eager(x)
+    op = _loaded(x.device.type).add_norm_forward if plain else _add_norm
+    return op(x.contiguous(), residual, weight, eps)[:2]
 
 # %% ../nbs/11a_block_ops.ipynb #26fca337
 def _norm_results(fn, args):

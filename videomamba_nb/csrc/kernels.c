@@ -716,13 +716,42 @@ INLINE int conv_whole(const Conv *s, const Signal *u, num c) {
     return s->x.c == 1 && u->c == 1 && c + P*W <= s->e;
 }
 
+INLINE void conv_four(const Conv *s, int way, num b, num t, num c) {
+    const Signal *u = &s->u[way];
+    const float *x = s->x.p + b*s->x.b + (way ? t : t - 3)*s->x.l + c, *w = s->w[way] + c;
+    vf v[P], g[P], bias = s->bias[way] ? load(s->bias[way] + c, 1, W) : every(0.f);
+    EACH v[k] = bias;
+    for (int n = 0; n < P+3; n++) {
+        const int i = way ? P+2 - n : n;
+        const vf at = load(x + i*s->x.l, 1, W);
+        EACH {
+            const int j = way ? 3 - i + k : i - k;
+            if (j >= 0 && j < 4) v[k] += load(w + j*s->e, 1, W)*at;
+        }
+    }
+    EACH g[k] = v[k];
+    sigmoid_each(g);
+    EACH save(u->p + b*u->b + (t + k)*u->l + c, 1, W, v[k]*g[k]);
+}
+
+INLINE void conv_tokens(const Conv *s, int way, num b, num t, int count) {
+    num c = 0;
+    if (count == P) for (; c + W <= s->e; c += W) conv_four(s, way, b, t, c);
+    for (; c < s->e; c += P*W) for (int i = 0; i < count; i++)
+        if (s->k == 4 && conv_whole(s, &s->u[way], c)) conv_token(s, way, b, t + i, c, 1, 4);
+        else conv_token(s, way, b, t + i, c, 0, s->k);
+}
+
 API int conv_forward_task(const Conv *s, num task) {
     const num blocks = (s->l + ROWS-1)/ROWS, b = task/blocks, start = task % blocks*ROWS;
     const num end = start + ROWS < s->l ? start + ROWS : s->l;
-    for (num t = start; t < end; t++) for (int way = 0; way < s->directions; way++)
-        for (num c = 0; c < s->e; c += P*W)
-            if (s->k == 4 && conv_whole(s, &s->u[way], c)) conv_token(s, way, b, t, c, 1, 4);
-            else conv_token(s, way, b, t, c, 0, s->k);
+    const int fast = s->k == 4 && s->x.c == 1 && s->u[0].c == 1 && s->u[1].c == 1;
+    for (num t = start, count; t < end; t += count) {
+        count = fast && t >= 3 && t + P <= end && t + P+2 < s->l ? P : 1;
+        for (int way = 0; way < s->directions; way++)
+            if (count == P) conv_tokens(s, way, b, t, P);
+            else conv_tokens(s, way, b, t, 1);
+    }
     if (s->outs) for (int way = 0; way < s->directions; way++) project(s, way, b, start, end);
     return 0;
 }
