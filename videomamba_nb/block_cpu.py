@@ -63,7 +63,7 @@ def conv_into(
     outs:list, # One (b, e, l) for each direction, filled; channel-last where projections follow
     weights:list, # Filters (e, k) of each direction
     biases:list, # Bias (e,) of each, or None
-    projections:list=(), # Of each: weight (o, e) and tensor (b, l, o) to fill
+    projections:list | tuple=(), # Of each: weight (o, e) and tensor (b, l, o) to fill
 ):
     "The short convolution of both directions, and their projections, into tensors that are there already."
     weights,biases = [_taps_first(w) for w in weights],[_vector(o) for o in biases]
@@ -238,7 +238,7 @@ def _convolved(mixer, x):
     (b,e,l),convs,projs = x.shape,(mixer.conv1d, mixer.conv1d_b),(mixer.x_proj, mixer.x_proj_b)
     us = list(workspace('u', 2, b, l, e).transpose(2, 3))
     ps = list(workspace('p', 2, b, l, projs[0].out_features))
-    weights,biases = zip(*((c.weight[:,0], c.bias) for c in convs))
+    weights,biases = [c.weight[:,0] for c in convs],[c.bias for c in convs]
     conv_into(x, us, weights, biases, [(o.weight, p) for o,p in zip(projs, ps)])
     for o,p in zip(projs, ps):
         if o.bias is not None: p += o.bias
