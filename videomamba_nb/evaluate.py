@@ -23,7 +23,7 @@ import videomamba_nb
 from .core import at_least_f32, default_device, pair
 from .data import VideoDataset, denormalize
 from .model import VideoMamba, delta_maps, load_model
-from .parallel import collect, join, own_device, place, shard
+from .parallel import before_fork, collect, join, own_device, place, shard
 from .viz import show_overlay
 
 # %% ../nbs/40_evaluate.ipynb #4d7deffa
@@ -134,6 +134,7 @@ def view_scores(
     device = own_device(device, place())
     model,p,mine = model.to(device).eval(),join(device),shard(len(data))
     loader = DataLoader(Subset(data, mine), batch_size, num_workers=workers)
+    if workers: before_fork()
     bar = tqdm(loader, desc='views', leave=False, disable=None if show and p.first else True)
     rows = [(at_least_f32(model(x.to(device))).cpu(),y) for x,y in bar]
     return _in_order(collect((mine, *map(torch.cat, zip(*rows)))))

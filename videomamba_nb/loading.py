@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from .parallel import before_fork
 from .recipe import file_names
 from .video import VideoError
 
@@ -91,6 +92,7 @@ def read_batches(
     while done < len(batches):
         how |= dict(generator=torch.Generator().manual_seed(seed))
         if deaths: how |= dict(prefetch_factor=1) # one batch at a time tells which of them kills
+        if workers: before_fork()
         try:
             fetch = iter(DataLoader(_Guard(data), batch_sampler=batches[done:], **how))
             with _no_signal():

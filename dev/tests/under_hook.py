@@ -598,7 +598,7 @@ def call_parallel(tmp):
     here,device = parallel.place(),torch.device('cpu')
     parallel.Place(1, 2).first, parallel.own_device('cpu', here), parallel.join(device)
     parallel.pair_split(5, 2), parallel.shard(3), parallel.add_up(torch.ones(2)), parallel.collect(1), parallel.from_first(1)
-    parallel.add_gradients(torch.nn.Linear(1, 1))
+    parallel.add_gradients(torch.nn.Linear(1, 1)), parallel.before_fork()
 
 def call_loading(tmp):
     for batch in loading.read_batches(Clips(), [[0], [1]]): len(batch)
