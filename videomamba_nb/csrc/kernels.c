@@ -179,7 +179,7 @@ typedef struct {
     Signal u, delta, B, C;
     const float *A, *D, *bias, *weight, *h0;
     float *last, *starts;
-    num Ae, An, We, Wr, Bg, Cg, r, softplus;
+    num Ae, An, We, Wr, Bg, Cg, r, softplus, log;
 } Direction;
 
 typedef struct {
@@ -208,18 +208,26 @@ INLINE void look_ahead(Work *w, num v, num step) {
     w->far = last ? T*step : 0;
 }
 
+static void rates(vf *A, const Scan *s, const Direction *d, num c, int m) {
+    for (num n = 0; n < s->n; n += P) {
+        vf a[P];
+        EACH a[k] = n+k < s->n ? load(d->A + c*d->Ae + (n+k)*d->An, d->Ae, m)*LOG2E : every(0.f);
+        if (d->log) exp2_careful(a);
+        EACH A[n+k] = n+k < s->n ? d->log ? a[k]*-LOG2E : a[k] : every(0.f);
+    }
+}
+
 static void prepare(Work *w, const Scan *s, const Direction *d) {
     memset(w->B, 0, 2*T*w->N*sizeof(float));
     for (num v = 0; v < w->vecs; v++) {
         const num c = w->from + v*W;
         const int m = lanes_from(w, v);
         vi most = {0};
+        rates(w->A + v*w->N, s, d, c, m);
         for (num n = 0; n < w->N; n++) {
-            vf a = n < s->n ? load(d->A + c*d->Ae + n*d->An, d->Ae, m)*LOG2E : every(0.f);
-            w->A[v*w->N + n] = a;
             vf h = d->h0 && n < s->n ? load(d->h0 + (w->b*s->e + c)*s->n + n, s->n, m) : every(0.f);
             w->H[v*w->N + n] = h;
-            most = topmost(most, a);
+            most = topmost(most, w->A[v*w->N + n]);
         }
         w->most[v] = unbits(most);
         w->bias[v] = d->bias ? load(d->bias + c, 1, m) : every(0.f);
@@ -757,6 +765,25 @@ API int conv_forward_task(const Conv *s, num task) {
 }
 
 API int conv_forward(const Conv *s, int threads) FOR_ALL(conv_tasks(s), conv_forward_task(s, i))
+
+typedef struct { num rows, cols, wide; const float *before; float *after; } Turn;
+typedef struct { num count; Turn job[4]; } Turns;
+
+API num turn_tasks(const Turns *s) {
+    num cols = 0;
+    for (num k = 0; k < s->count; k++) if (s->job[k].cols > cols) cols = s->job[k].cols;
+    return s->count*((cols + ROWS-1)/ROWS);
+}
+
+API int turn_task(const Turns *s, num task) {
+    const Turn *o = &s->job[task % s->count];
+    const num start = task/s->count*ROWS, end = start + ROWS < o->cols ? start + ROWS : o->cols;
+    for (num r = 0; r < o->wide; r++) for (num c = start; c < end; c++)
+        o->after[c*o->wide + r] = r < o->rows ? o->before[r*o->cols + c] : 0.f;
+    return 0;
+}
+
+API int turn(const Turns *s, int threads) FOR_ALL(turn_tasks(s), turn_task(s, i))
 
 INLINE void slope(const Conv *s, const Signal *gu, int way, num b, num t, num c, int whole, num n,
                   vf *gv) {
