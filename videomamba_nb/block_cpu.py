@@ -18,7 +18,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from . import scan_cpu
-from .scan_cpu import Scan, Signal, Way, block_size, call, channel_last, library, new, signal
+from .scan_cpu import Signal, call, channel_last, library, new, scan_into, signal
+from .ssm import Direction
 
 # %% ../nbs/15_block_cpu.ipynb #250e7713
 _SPACE = threading.local()
@@ -61,7 +62,7 @@ class _Turn(Structure): _fields_ = _of(c_int64, 'rows cols wide') + _of(c_void_p
 class _Turns(Structure): _fields_ = [('count', c_int64), ('job', _Turn*4)]
 
 def _turned(weights, padded=0):
-    "Addresses of turned weights in a buffer that stays; the last ones are `padded` with zeros to whole vectors."
+    "Addresses of turned weights, in a buffer; the last ones are `padded` with zeros to whole vectors."
     count,lanes = len(weights),library().vector_width()
     wide = [len(w) if k < count-padded else -(-len(w)//lanes)*lanes for k,w in enumerate(weights)]
     sizes,jobs = [o*w.shape[1] for o,w in zip(wide, weights)],_Turns(count)
@@ -221,9 +222,11 @@ def linear(
     return _Linear.apply(x, weight, bias)
 
 # %% ../nbs/15_block_cpu.ipynb #a0f34dbe
+def _parameters(layer): return layer._parameters['weight'],layer._parameters['bias']
+
 def _into(x, layer, name):
     "A linear layer whose output lies in the workspace."
-    rows,(weight,bias) = x.reshape(-1, x.shape[-1]),(layer._parameters[k] for k in ('weight','bias'))
+    rows,(weight,bias) = x.reshape(-1, x.shape[-1]),_parameters(layer)
     out = workspace(name, len(rows), len(weight))
     if choose_product(rows, weight, out) == 'torch':
         torch.mm(rows, weight.t(), out=out)
@@ -231,37 +234,32 @@ def _into(x, layer, name):
     else: out = _onednn(rows, weight, bias)
     return out.view(*x.shape[:-1], -1)
 
-def _sides(mixer):
-    "The parameters of both directions, without the detour through `nn.Module.__getattr__`."
-    parts,own = mixer._modules,mixer._parameters
-    for m in ('', '_b'):
-        layers = [parts[k+m]._parameters for k in ('conv1d', 'x_proj', 'dt_proj')]
-        yield *layers, own['A_b_log' if m else 'A_log'], own['D'+m]
+def _convolved(mixer, x):
+    "The signals of both directions, and their projections, in the workspace."
+    (b,e,l),parts = x.shape,mixer._modules
+    convs,projs = ([_parameters(parts[k+m]) for m in ('', '_b')] for k in ('conv1d', 'x_proj'))
+    us,ps = workspace('u', 2, b, l, e).transpose(2, 3),workspace('p', 2, b, l, len(projs[0][0]))
+    conv_into(x, us, [w[:,0] for w,_ in convs], [o for _,o in convs], [(w, p) for (w,_),p in zip(projs, ps)])
+    for (_,bias),p in zip(projs, ps):
+        if bias is not None: p += bias
+    return us, ps
+
+def _arguments(mixer, u, p, m):
+    "The arguments of one direction's scan, from the convolved signal and its projection."
+    own,(weight,bias) = mixer._parameters,_parameters(mixer._modules['dt_proj'+m])
+    A_log,D = own['A_b_log' if m else 'A_log'],own['D'+m]
+    n,r = A_log.shape[1],weight.shape[1]
+    dt,B,C = p.transpose(1, 2).split((r, n, n), 1)
+    return Direction(u, dt, A_log, B[:,None], C[:,None], D, bias, weight)
 
 # %% ../nbs/15_block_cpu.ipynb #22af6134
-def _scan_both(sides, us, ps, z):
-    "The scan of both directions, over what was projected, into the first signal."
-    (b,e,l),o = us[0].shape,ps[0].shape[-1]
-    n = sides[0][3].shape[1]
-    r = o - 2*n
-    s = Scan(b, l, e, n, 1, block_size(e, b, torch.get_num_threads()), 2, signal(z), signal(us[0]))
-    for way,((_,_,dt,A_log,D),u,p) in enumerate(zip(sides, us, ps)):
-        delta,B,C = (Signal(p.data_ptr() + 4*k, l*o, 1, o) for k in (0, r, r+n))
-        vectors = map(_at, (A_log, D, dt['bias'], dt['weight'], None, None, None))
-        s.d[way] = Way(signal(u), delta, B, C, *vectors, n, 1, r, 1, 0, 0, r, True, True)
-    call(library(), 'scan_forward', s)
-
 def mix(
     mixer:nn.Module, # A bidirectional mixer with the official parameter names, float32
     hidden:Float[Tensor,'b l d'], # Tokens
 )->Float[Tensor,'b l d']: # Mixed tokens
     "All of a mixer without gradients, in buffers that stay."
     x,z = _into(hidden, mixer._modules['in_proj'], 'xz').transpose(1, 2).chunk(2, 1)
-    (b,e,l),sides = x.shape,list(_sides(mixer))
-    us,ps = workspace('u', 2, b, l, e).transpose(2, 3),workspace('p', 2, b, l, len(sides[0][1]['weight']))
-    filters,biases,projs = zip(*((conv['weight'][:,0], conv['bias'], proj) for conv,proj,*_ in sides))
-    conv_into(x, us, filters, biases, [(o['weight'], p) for o,p in zip(projs, ps)])
-    for o,p in zip(projs, ps):
-        if o['bias'] is not None: p += o['bias']
-    _scan_both(sides, us, ps, z)
-    return F.linear(us[0].transpose(1, 2), *(mixer._modules['out_proj']._parameters[k] for k in ('weight','bias')))
+    us,ps = _convolved(mixer, x)
+    dirs = [_arguments(mixer, u, p, m) for u,p,m in zip(us, ps, ('', '_b'))]
+    scan_into(dirs, z, us[0], log_rates=True)
+    return F.linear(us[0].transpose(1, 2), *_parameters(mixer._modules['out_proj']))
