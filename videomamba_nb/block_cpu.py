@@ -238,7 +238,7 @@ def _convolved(mixer, x):
     "The signals of both directions, and their projections, in the workspace."
     (b,e,l),parts = x.shape,mixer._modules
     convs,projs = ([_parameters(parts[k+m]) for m in ('', '_b')] for k in ('conv1d', 'x_proj'))
-    us,ps = workspace('u', 2, b, l, e).transpose(2, 3),workspace('p', 2, b, l, len(projs[0][0]))
+    us,ps = [*workspace('u', 2, b, l, e).transpose(2, 3)],[*workspace('p', 2, b, l, len(projs[0][0]))]
     conv_into(x, us, [w[:,0] for w,_ in convs], [o for _,o in convs], [(w, p) for (w,_),p in zip(projs, ps)])
     for (_,bias),p in zip(projs, ps):
         if bias is not None: p += bias
