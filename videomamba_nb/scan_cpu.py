@@ -38,7 +38,7 @@ class _Scan(Structure):
 
 class _Grads(Structure):
     _fields_ = [('u', Signal), ('delta', Signal)] \
-             + [(k, c_void_p) for k in ('B', 'C', 'A', 'D', 'bias', 'h0', 'last')]
+             + [(k, c_void_p) for k in ('B', 'C', 'low', 'A', 'D', 'bias', 'weight', 'h0', 'last')]
 
 class _ScanGrads(Structure): _fields_ = [('out', Signal), ('z', Signal), ('d', _Grads*2)]
 
@@ -219,7 +219,7 @@ def scan_backward(
     s = _describe(dirs, z, gout, None if z is None else saved[0], h0, None, saved[1], softplus)
     G,gz = _ScanGrads(out=signal(gout)),None if z is None else channel_last(b, e, l)
     if z is not None: G.z = signal(gz)
-    made = [_new_grads(G.d[way], b, e, l, n, g, -(-(e//g)//s.block)) for way in range(len(dirs))]
+    made = [_new_grads(G.d[way], b, e, l, n, g, -(-(e//g)//s.block), s.d[way].r) for way in range(len(dirs))]
     if glast is not None:
         glast = glast.contiguous()
         for way in range(len(dirs)): G.d[way].last = glast[way].data_ptr()
@@ -228,26 +228,23 @@ def scan_backward(
     return [_finish(*o) for o in zip(dirs, made)], gz, gh0
 
 # %% ../nbs/14_scan_cpu.ipynb #4c6148ba
-def _new_grads(q, b, e, l, n, g, parts):
+def _new_grads(q, b, e, l, n, g, parts, r):
     "Memory for the gradients of one direction, and its description in `q`."
-    o = dict(B=new(parts, b, g, l, n), C=new(parts, b, g, l, n), A=new(b, e, n),
-             D=new(b, e), bias=new(b, e), h0=new(b, e, n))
+    o = dict(B=new(parts, b, g, l, n), C=new(parts, b, g, l, n), low=new(parts, b, g, l, r), A=new(b, e, n),
+             D=new(b, e), bias=new(b, e), weight=new(b, e, r), h0=new(b, e, n))
     for k,v in o.items(): setattr(q, k, v.data_ptr())
-    o |= dict(u=channel_last(b, e, l), delta=channel_last(b, e, l))
-    q.u,q.delta = signal(o['u']),signal(o['delta'])
+    o |= dict(u=channel_last(b, e, l)) | ({} if r else dict(delta=channel_last(b, e, l)))
+    for k in ('u', 'delta')[:1 if r else 2]: setattr(q, k, signal(o[k]))
     return o
 
 def _finish(d, o):
-    "Add up the parts; through the weight, if the step has a low rank."
+    "Add up the parts."
     total = lambda x: x[0] if len(x) == 1 else x.sum(0)
     B,C = (total(o[k]).transpose(2, 3) for k in 'BC')
-    A,D,bias = (total(o[k]) for k in ('A', 'D', 'bias'))
-    delta,weight = o['delta'],None
-    if d.dt_weight is not None:
-        weight = torch.einsum('bel,brl->er', delta, d.delta)
-        delta = torch.einsum('er,bel->brl', d.dt_weight, delta)
+    A,D,bias,weight = (total(o[k]) for k in ('A', 'D', 'bias', 'weight'))
+    delta = o['low'].sum((0, 2)).transpose(1, 2) if d.dt_weight is not None else o['delta']
     return Direction(o['u'], delta, A, B, C, D if d.D is not None else None,
-                     bias if d.delta_bias is not None else None, weight)
+                     bias if d.delta_bias is not None else None, weight if d.dt_weight is not None else None)
 
 # %% ../nbs/14_scan_cpu.ipynb #f2c15094
 def _both_ways(form, **kw):

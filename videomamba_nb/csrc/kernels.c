@@ -440,9 +440,9 @@ API int scan_forward_task(const Scan *s, num task) {
 
 API int scan_forward(const Scan *s, int threads) FOR_ALL(scan_tasks(s), scan_forward_task(s, i))
 
-typedef struct { Signal u, delta; float *B, *C, *A, *D, *bias, *h0; const float *last; } Grads;
+typedef struct { Signal u, delta; float *B, *C, *low, *A, *D, *bias, *weight, *h0; const float *last; } Grads;
 typedef struct { Signal out, z; Grads d[2]; } ScanGrads;
-typedef struct { vf *H, *A, *D, *bias, *B, *C; } Sums;
+typedef struct { vf *H, *A, *D, *bias, *weight, *B, *C, *low; } Sums;
 typedef struct { vf dt[T], du[T], u[T], x[T], gy[T], gdu[T], gx[T], a[T][P], h[T+1][P]; } Tile;
 
 INLINE void retrace(Tile *o, const vf *A, const float *B, num N, int m, int careful) {
@@ -497,7 +497,7 @@ INLINE void gate_back(const Scan *s, const ScanGrads *G, const Work *w, num v, n
 }
 
 INLINE void step_back(const Direction *d, const Grads *q, const Work *w, const Sums *g, num v, num i, num step, int m,
-                      int whole, const Tile *o) {
+                      int whole, Tile *o) {
     Walk pu = walk(&q->u, w, v, i, step, whole), pd = walk(&q->delta, w, v, i, step, whole);
     vf gD = g->D[v], gb = g->bias[v], skip = w->skip[v];
     for (int t = 0; t < m; t += P) {
@@ -510,11 +510,26 @@ INLINE void step_back(const Direction *d, const Grads *q, const Work *w, const S
             EACH gx[k] *= s[k];
         }
         EACH if (t+k < m) gb += gx[k];
-        EACH put(&pd, t+k < m, gx[k]);
+        EACH o->gx[t+k] = gx[k];
+        EACH put(&pd, t+k < m && !d->r, gx[k]);
         EACH put(&pu, t+k < m, o->gdu[t+k]*o->dt[t+k] + o->gy[t+k]*skip);
     }
     g->D[v] = gD;
     g->bias[v] = gb;
+}
+
+INLINE void rank_back(const Direction *d, const Work *w, const Sums *g, num v, num i, num step, int m,
+                      const Tile *o) {
+    const float *low = d->delta.p + w->b*d->delta.b + i*d->delta.l;
+    const num next = d->delta.c, hop = step*d->delta.l;
+    for (num r = 0; r < d->r; r++) {
+        vf *gl = g->low + r*T, gw = g->weight[v*d->r + r], weight = w->weight[v*d->r + r];
+        for (int t = 0; t < m; t++) {
+            gw += o->gx[t]*low[t*hop + r*next];
+            gl[t] = (v ? gl[t] : every(0.f)) + o->gx[t]*weight;
+        }
+        g->weight[v*d->r + r] = gw;
+    }
 }
 
 INLINE void tile_back(const Scan *s, const ScanGrads *G, int way, const Work *w, const Sums *g,
@@ -536,10 +551,12 @@ INLINE void tile_back(const Scan *s, const ScanGrads *G, int way, const Work *w,
         else retreat(g, &o, v, n, w->N, A + n, w->B + n, w->C + n, m, 1);
     }
     step_back(d, &G->d[way], w, g, v, i, step, m, whole, &o);
+    rank_back(d, w, g, v, i, step, m, &o);
 }
 
 static void write_sums(const Scan *s, const ScanGrads *G, int way, const Work *w, const Sums *g) {
     const Grads *q = &G->d[way];
+    const num R = s->d[way].r;
     for (num v = 0; v < w->vecs; v++) {
         const num c = w->b*s->e + w->from + v*W;
         const int m = lanes_from(w, v);
@@ -549,6 +566,7 @@ static void write_sums(const Scan *s, const ScanGrads *G, int way, const Work *w
         }
         save(q->D + c, 1, m, g->D[v]);
         save(q->bias + c, 1, m, g->bias[v]);
+        for (num r = 0; r < R; r++) save(q->weight + c*R + r, R, m, g->weight[v*R + r]);
     }
 }
 
@@ -559,9 +577,9 @@ static void sweep_back(const Scan *s, const ScanGrads *G, int way, num task, Wor
     const num parts = parts_of(s), group = task/parts % s->groups;
     Sums g;
     g.H = (vf *)memory; g.A = g.H + vecs*N;
-    g.D = g.A + vecs*N; g.bias = g.D + vecs;
-    g.B = g.bias + vecs; g.C = g.B + T*N;
-    memset(memory, 0, (2*vecs*N + 2*vecs)*sizeof(vf));
+    g.D = g.A + vecs*N; g.bias = g.D + vecs; g.weight = g.bias + vecs;
+    g.B = g.weight + vecs*d->r; g.C = g.B + T*N; g.low = g.C + T*N;
+    memset(memory, 0, vecs*(2*N + 2 + d->r)*sizeof(vf));
     const int whole = dense(&d->u) && (d->r || dense(&d->delta)) && dense(&s->z) && dense(&s->raw)
                       && dense(&G->out) && dense(&G->z) && dense(&q->u) && dense(&q->delta);
     prepare(w, s, d);
@@ -582,14 +600,16 @@ static void sweep_back(const Scan *s, const ScanGrads *G, int way, num task, Wor
             q->B[(row + i + step*t)*s->n + n] = total(g.B[t*N + n]);
             q->C[(row + i + step*t)*s->n + n] = total(g.C[t*N + n]);
         }
+        for (int t = 0; t < m; t++) for (num r = 0; r < d->r; r++)
+            q->low[(row + i + step*t)*d->r + r] = total(g.low[r*T + t]);
     }
     write_sums(s, G, way, w, &g);
 }
 
 API int scan_backward_task(const Scan *s, const ScanGrads *G, num task) {
     Work w;
-    const num N = padded(s->n), vecs = (s->block + W-1)/W;
-    void *memory = malloc((scratch(s) + (2*vecs*N + 2*vecs + 2*T*N)*W + 32)*sizeof(float));
+    const num N = padded(s->n), vecs = (s->block + W-1)/W, R = rank_of(s);
+    void *memory = malloc((scratch(s) + (vecs*(2*N + 2 + R) + T*(2*N + R))*W + 32)*sizeof(float));
     if (!memory) return 1;
     float *rest = place(&w, s, task, aligned(memory));
     for (int way = 0; way < s->directions; way++) sweep_back(s, G, way, task, &w, rest);
