@@ -265,17 +265,20 @@ def project_halves(
     return tuple(_loaded('cpu').linear(x, w, b) for w,b in zip(layer.weight.chunk(2), halves(layer.bias)))
 
 # %% ../nbs/11a_block_ops.ipynb #d1f9406c
+def _whole_mixer(): return importlib.import_module('videomamba_nb.mixer_cpu').mix
+
 def _is_usual(mixer, hidden):
-    "Are the parts the usual ones with nobody listening, and all numbers float32 without gaps on a CPU?"
+    "Are the parts the usual ones, with nobody listening, in float32 on a CPU, parameters without gaps?"
     parts = mixer._modules.values()
     if not all(type(m) in (nn.Linear, nn.Conv1d) and not has_hooks(m) for m in parts): return False
-    given = [hidden] + [p for m in (mixer, *parts) for p in m._parameters.values() if p is not None]
-    return all(p.dtype == torch.float32 and p.device.type == 'cpu' and p.is_contiguous() for p in given)
+    params = [p for m in (mixer, *parts) for p in m._parameters.values() if p is not None]
+    fits = all(p.dtype == torch.float32 and p.device.type == 'cpu' for p in (hidden, *params))
+    return fits and all(p.is_contiguous() for p in params)
 
 def fast_mixer(
     mixer:nn.Module, # A bidirectional mixer with the official parameter names
     hidden:Float[Tensor,'b l d'], # Its input
 ): # A function (mixer, hidden) -> output, or None
-    "A way to run the whole mixer without gradients, if there is one for exactly this call."
-    if torch.is_grad_enabled() or not mixer.bimamba or not _is_usual(mixer, hidden): return None
-    return _loaded('cpu').mix if is_eager(hidden) and kernels_for('cpu', torch.float32) else None
+    "A way to run the whole mixer in one go, if there is one for exactly this call."
+    usual = mixer.bimamba and _is_usual(mixer, hidden) and is_eager(hidden)
+    return _whole_mixer() if usual and kernels_for('cpu', torch.float32) else None

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CHUNK', 'Signal', 'kernel_source', 'library', 'call', 'signal', 'new', 'channel_last', 'block_size', 'new_saved',
-           'why_not', 'scan_forward', 'scan_into', 'scan_backward']
+           'why_not', 'scan_forward', 'scan_into', 'scan_back_into', 'scan_backward', 'new_grads']
 
 # %% ../nbs/14_scan_cpu.ipynb #ab4b85d3
 import ctypes
@@ -38,9 +38,10 @@ class _Scan(Structure):
 
 class _Grads(Structure):
     _fields_ = [('u', Signal), ('delta', Signal)] \
-             + [(k, c_void_p) for k in ('B', 'C', 'low', 'A', 'D', 'bias', 'weight', 'h0', 'last')]
+             + [(k, c_void_p) for k in ('B', 'C', 'low', 'A', 'D', 'bias', 'weight', 'h0', 'last')] \
+             + [(k, c_int64) for k in ('row', 'low_row')]
 
-class _ScanGrads(Structure): _fields_ = [('out', Signal), ('z', Signal), ('d', _Grads*2)]
+class _ScanGrads(Structure): _fields_ = [(k, Signal) for k in ('out', 'z', 'y')] + [('d', _Grads*2)]
 
 # %% ../nbs/14_scan_cpu.ipynb #a67668b8
 CHUNK = 16 # tokens in a tile
@@ -195,13 +196,41 @@ def scan_into(
     z:Tensor | None, # Gate (b, e, l)
     y:Tensor, # Output (b, e, l), filled; it may be the first direction's `u`
     log_rates:bool=False, # Does `A` hold log(-A), as checkpoints do?
+    saved:tuple=(None, None), # From `new_saved`, filled, if a backward pass is to come
 ):
-    "The scan without gradients, with softplus, into a tensor that is there already."
-    s = _describe([_plain(d) for d in dirs], z, y, None, None, None, None, True)
+    "The scan with softplus into a tensor that is there already."
+    s = _describe([_plain(d) for d in dirs], z, y, saved[0], None, None, saved[1], True)
     for way in s.d: way.log = log_rates
     call(library(), 'scan_forward', s)
 
 # %% ../nbs/14_scan_cpu.ipynb #0cc5e646
+def _call_back(s, gout, gz, y, grads, lib):
+    "Run the kernel; `grads` names for each direction where its gradients go."
+    G = _ScanGrads(out=signal(gout))
+    for k,x in dict(z=gz, y=y).items():
+        if x is not None: setattr(G, k, signal(x))
+    for q,o in zip(G.d, grads):
+        for k,x in o.items():
+            if x is not None: setattr(q, k, signal(x) if k in ('u', 'delta') else x.data_ptr())
+        q.row,q.low_row = o['B'].stride(-2),o['low'].stride(-2)
+    call(lib or library(), 'scan_backward', s, G, tasks='scan')
+
+def scan_back_into(
+    gout:Tensor, # Gradient of the output (b, e, l), float32
+    dirs:list, # As in `scan_into`
+    z:Tensor, # Gate (b, e, l)
+    saved:tuple, # As in `scan_into`
+    gz:Tensor, # Gradient of the gate (b, e, l), filled
+    y:Tensor, # The output again (b, e, l), filled
+    grads:list, # For each direction the tensors of `new_grads`, filled
+    log_rates:bool=False, # As in `scan_into`; gradients are those of A, not of its logarithm
+):
+    "The way back of `scan_into`."
+    s = _describe([_plain(d) for d in dirs], z, gout, saved[0], None, None, saved[1], True)
+    for way in s.d: way.log = log_rates
+    _call_back(s, gout, gz, y, grads, None)
+
+# %% ../nbs/14_scan_cpu.ipynb #497a9681
 def scan_backward(
     gout:Tensor, # Gradient of the output (b, e, l)
     glast:Tensor | None, # Gradient of the last states (m, b, e, n)
@@ -217,25 +246,27 @@ def scan_backward(
     dirs,z,gout,h0,glast = [_plain(d) for d in dirs],_f32(z),_f32(gout),_f32(h0),_f32(glast)
     if h0 is not None: h0 = h0.contiguous()
     s = _describe(dirs, z, gout, None if z is None else saved[0], h0, None, saved[1], softplus)
-    G,gz = _ScanGrads(out=signal(gout)),None if z is None else channel_last(b, e, l)
-    if z is not None: G.z = signal(gz)
-    made = [_new_grads(G.d[way], b, e, l, n, g, -(-(e//g)//s.block), s.d[way].r) for way in range(len(dirs))]
-    if glast is not None:
-        glast = glast.contiguous()
-        for way in range(len(dirs)): G.d[way].last = glast[way].data_ptr()
-    call(lib or library(), 'scan_backward', s, G, tasks='scan')
+    gz = None if z is None else channel_last(b, e, l)
+    made = [new_grads(b, e, l, n, g, -(-(e//g)//s.block), q.r) for _,q in zip(dirs, s.d)]
+    last = [None]*len(dirs) if glast is None else glast.contiguous()
+    _call_back(s, gout, gz, None, [o | dict(last=x) for o,x in zip(made, last)], lib)
     gh0 = None if h0 is None else torch.stack([o['h0'] for o in made])
     return [_finish(*o) for o in zip(dirs, made)], gz, gh0
 
 # %% ../nbs/14_scan_cpu.ipynb #4c6148ba
-def _new_grads(q, b, e, l, n, g, parts, r):
-    "Memory for the gradients of one direction, and its description in `q`."
-    o = dict(B=new(parts, b, g, l, n), C=new(parts, b, g, l, n), low=new(parts, b, g, l, r), A=new(b, e, n),
-             D=new(b, e), bias=new(b, e), weight=new(b, e, r), h0=new(b, e, n))
-    for k,v in o.items(): setattr(q, k, v.data_ptr())
-    o |= dict(u=channel_last(b, e, l)) | ({} if r else dict(delta=channel_last(b, e, l)))
-    for k in ('u', 'delta')[:1 if r else 2]: setattr(q, k, signal(o[k]))
-    return o
+def new_grads(
+    b:int, # Batch size
+    e:int, # Channels
+    l:int, # Tokens
+    n:int, # States per channel
+    g:int, # Groups
+    parts:int, # Tasks that share a group
+    r:int, # Rank of the step; 0 if it is given for each channel
+)->dict: # Name in the C code -> empty tensor
+    "Memory for the gradients of one direction; sums over channels in parts, over tokens for each sample."
+    o = {k: new(parts, b, g, l, w) for k,w in dict(B=n, C=n, low=r).items()}
+    o |= {k: new(b, e, *w) for k,w in dict(A=[n], D=[], bias=[], weight=[r], h0=[n]).items()}
+    return o | dict(u=channel_last(b, e, l), delta=None if r else channel_last(b, e, l))
 
 def _finish(d, o):
     "Add up the parts."

@@ -440,8 +440,13 @@ API int scan_forward_task(const Scan *s, num task) {
 
 API int scan_forward(const Scan *s, int threads) FOR_ALL(scan_tasks(s), scan_forward_task(s, i))
 
-typedef struct { Signal u, delta; float *B, *C, *low, *A, *D, *bias, *weight, *h0; const float *last; } Grads;
-typedef struct { Signal out, z; Grads d[2]; } ScanGrads;
+typedef struct {
+    Signal u, delta;
+    float *B, *C, *low, *A, *D, *bias, *weight, *h0;
+    const float *last;
+    num row, low_row;
+} Grads;
+typedef struct { Signal out, z, y; Grads d[2]; } ScanGrads;
 typedef struct { vf *H, *A, *D, *bias, *weight, *B, *C, *low; } Sums;
 typedef struct { vf dt[T], du[T], u[T], x[T], gy[T], gdu[T], gx[T], a[T][P], h[T+1][P]; } Tile;
 
@@ -482,14 +487,19 @@ INLINE void gate_back(const Scan *s, const ScanGrads *G, const Work *w, num v, n
                       int whole, int first, vf *gy) {
     Walk out = walk(&G->out, w, v, i, step, whole), z = walk(&s->z, w, v, i, step, whole);
     Walk raw = walk(&s->raw, w, v, i, step, whole), gz = walk(&G->z, w, v, i, step, whole);
-    const int gated = s->z.p != 0;
+    Walk again = walk(&G->y, w, v, i, step, whole);
+    const int gated = s->z.p != 0, asked = G->y.p != 0;
     for (int t = 0; t < m; t += P) {
         vf o[P], q[P], g[P];
         EACH o[k] = take(&out, t+k < m);
         if (gated) {
             EACH g[k] = q[k] = take(&z, t+k < m);
             sigmoid_each(g);
-            if (first) EACH put(&gz, t+k < m, take(&raw, t+k < m)*o[k]*g[k]*(1.f + q[k]*(1.f - g[k])));
+            if (first) EACH {
+                const vf y = take(&raw, t+k < m)*g[k];
+                put(&gz, t+k < m, y*o[k]*(1.f + q[k]*(1.f - g[k])));
+                put(&again, asked && t+k < m, y*q[k]);
+            }
             EACH o[k] *= q[k]*g[k];
         }
         EACH gy[t+k] = o[k];
@@ -581,7 +591,7 @@ static void sweep_back(const Scan *s, const ScanGrads *G, int way, num task, Wor
     g.B = g.weight + vecs*d->r; g.C = g.B + T*N; g.low = g.C + T*N;
     memset(memory, 0, vecs*(2*N + 2 + d->r)*sizeof(vf));
     const int whole = dense(&d->u) && (d->r || dense(&d->delta)) && dense(&s->z) && dense(&s->raw)
-                      && dense(&G->out) && dense(&G->z) && dense(&q->u) && dense(&q->delta);
+                      && dense(&G->out) && dense(&G->z) && dense(&G->y) && dense(&q->u) && dense(&q->delta);
     prepare(w, s, d);
     if (q->last) for (num v = 0; v < vecs; v++) for (num n = 0; n < s->n; n++)
         g.H[v*N + n] = load(q->last + (w->b*s->e + w->from + v*W)*s->n + n, s->n, lanes_from(w, v));
@@ -597,11 +607,11 @@ static void sweep_back(const Scan *s, const ScanGrads *G, int way, num task, Wor
             else tile_back(s, G, way, w, &g, v, i, step, m, 0, chunk);
         }
         for (int t = 0; t < m; t++) for (num n = 0; n < s->n; n++) {
-            q->B[(row + i + step*t)*s->n + n] = total(g.B[t*N + n]);
-            q->C[(row + i + step*t)*s->n + n] = total(g.C[t*N + n]);
+            q->B[(row + i + step*t)*q->row + n] = total(g.B[t*N + n]);
+            q->C[(row + i + step*t)*q->row + n] = total(g.C[t*N + n]);
         }
         for (int t = 0; t < m; t++) for (num r = 0; r < d->r; r++)
-            q->low[(row + i + step*t)*d->r + r] = total(g.low[r*T + t]);
+            q->low[(row + i + step*t)*q->low_row + r] = total(g.low[r*T + t]);
     }
     write_sums(s, G, way, w, &g);
 }
