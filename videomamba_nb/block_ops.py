@@ -275,10 +275,16 @@ def _is_usual(mixer, hidden):
     fits = all(p.dtype == torch.float32 and p.device.type == 'cpu' for p in (hidden, *params))
     return fits and all(p.is_contiguous() for p in params)
 
+def _is_changed(mixer, base):
+    "Has a subclass, or somebody later, replaced what the kernels would do in its place?"
+    parts = ('convolve', 'direction', 'directions')
+    return any(k in mixer.__dict__ or getattr(type(mixer), k) is not getattr(base, k) for k in parts)
+
 def fast_mixer(
     mixer:nn.Module, # A bidirectional mixer with the official parameter names
     hidden:Float[Tensor,'b l d'], # Its input
+    base:type, # The class whose `convolve`, `direction` and `directions` the kernels know
 ): # A function (mixer, hidden) -> output, or None
     "A way to run the whole mixer in one go, if there is one for exactly this call."
-    usual = mixer.bimamba and _is_usual(mixer, hidden) and is_eager(hidden)
+    usual = mixer.bimamba and not _is_changed(mixer, base) and _is_usual(mixer, hidden) and is_eager(hidden)
     return _whole_mixer() if usual and kernels_for('cpu', torch.float32) else None

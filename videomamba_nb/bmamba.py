@@ -107,7 +107,7 @@ class MambaForward(MambaArguments):
         mix:Callable | None=None, # Another way: (mixer, tokens) -> mixed tokens
     )->Float[Tensor,'b l d']: # Mixed tokens
         "Mix along the sequence, in both directions if `bimamba`."
-        fast = mix or fast_mixer(self, hidden)
+        fast = mix or fast_mixer(self, hidden, MambaForward)
         if fast: return fast(self, hidden)
         x,z = (o.transpose(1, 2) for o in project_halves(self.in_proj, hidden))
         ways = self.directions(x)
