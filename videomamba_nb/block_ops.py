@@ -239,8 +239,9 @@ def check_add_norm(
 def has_hooks(
     module:nn.Module, # Any module
 )->bool: # Does someone listen?
-    "Would skipping this module's own call go unnoticed?"
-    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+    "Would someone notice if this module's own call were skipped?"
+    kinds = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks')
+    return any(getattr(module, k) for k in kinds)
 
 def _ours(layer, x):
     "May a product of ours stand in for this layer?"
