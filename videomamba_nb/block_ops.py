@@ -9,6 +9,7 @@ __all__ = ['conv_loop', 'kernels_for', 'bi_conv', 'check_conv', 'add_norm_steps'
 # %% ../nbs/11a_block_ops.ipynb #d852cbd0
 import importlib
 import os
+import sys
 from collections.abc import Callable
 
 import torch
@@ -40,8 +41,9 @@ def conv_loop(
 _KERNELS = {'cpu': 'videomamba_nb.block_cpu', 'cuda': 'videomamba_nb.block_triton'}
 
 def _loaded(device):
-    try: return importlib.import_module(_KERNELS[device])
-    except (ImportError, KeyError): return None
+    name = _KERNELS.get(device)
+    try: return name and (sys.modules.get(name) or importlib.import_module(name))
+    except ImportError: return None
 
 def kernels_for(
     device:str, # Type of the device, such as 'cpu'
@@ -240,8 +242,8 @@ def has_hooks(
     module:nn.Module, # Any module
 )->bool: # Does someone listen?
     "Would someone notice if this module's own call were skipped?"
-    kinds = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks')
-    return any(getattr(module, k) for k in kinds)
+    m = module
+    return bool(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks)
 
 def _ours(layer, x):
     "May a product of ours stand in for this layer?"
@@ -268,13 +270,17 @@ def project_halves(
 # %% ../nbs/11a_block_ops.ipynb #d1f9406c
 def _whole_mixer(): return importlib.import_module('videomamba_nb.mixer_cpu').mix
 
+def _is_plain(x): return x.dtype is torch.float32 and x.is_cpu
+
 def _is_usual(mixer, hidden):
     "Are the parts the usual ones, with nobody listening, in float32 on a CPU, parameters without gaps?"
     parts = mixer._modules.values()
-    if not all(type(m) in (nn.Linear, nn.Conv1d) and not has_hooks(m) for m in parts): return False
-    params = [p for m in (mixer, *parts) for p in m._parameters.values() if p is not None]
-    fits = all(p.dtype == torch.float32 and p.device.type == 'cpu' for p in (hidden, *params))
-    return fits and all(p.is_contiguous() for p in params)
+    for m in parts:
+        if type(m) not in (nn.Linear, nn.Conv1d) or has_hooks(m): return False
+    for m in (mixer, *parts):
+        for p in m._parameters.values():
+            if p is not None and not (_is_plain(p) and p.is_contiguous()): return False
+    return _is_plain(hidden)
 
 def _is_changed(mixer, base):
     "Has a subclass, or somebody later, replaced what the kernels would do in its place?"

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .block_cpu import conv_back_into, conv_into, linear_into, workspace
-from .scan_cpu import block_size, new, new_saved, scan_back_into, scan_into
+from .block_cpu import conv_back_into, conv_calls, conv_into, linear_into, remembered, workspace
+from .scan_cpu import block_size, new, new_saved, run_calls, scan_back_into, scan_calls
 from .ssm import Direction
 
 # %% ../nbs/15_mixer_cpu.ipynb #83b7d047
@@ -38,31 +38,57 @@ def _sides(flat): return _Side(*flat[4:12]),_Side(*flat[12:])
 # %% ../nbs/15_mixer_cpu.ipynb #07684773
 def _filters(sides): return [s.conv[:,0] for s in sides],[s.conv_bias for s in sides]
 
-def _convolve(sides, x, us, ps=()):
-    "Both convolutions and, into `ps`, the projections."
-    conv_into(x, us, *_filters(sides), [(s.proj, p) for s,p in zip(sides, ps)])
-    for s,p in zip(sides, ps):
-        if s.proj_bias is not None: p += s.proj_bias
-
 def _direction(side, u, p):
     "The arguments of one direction's scan, from what was convolved and projected; rates as logarithms."
     n,r = side.A_log.shape[1],side.dt.shape[1]
     delta,B,C = p.transpose(1, 2).split((r, n, n), 1)
     return Direction(u, delta, side.A_log, B[:,None], C[:,None], side.D, side.dt_bias, side.dt)
 
+class _Plan(NamedTuple):
+    convs:list    # Calls that fill `us` and `ps`
+    ps:Tensor     # Projected, (2, b, l, r+2n)
+    scans:list    # Calls that fill `y`
+    y:Tensor      # Gated sum, (b, l, e)
+
+def _plan(xz, us, ps, sides, saved=(None, None)):
+    "What is to be done between the two products, for tensors and parameters where they lie now."
+    x,z = xz.transpose(1, 2).chunk(2, 1)
+    convs = conv_calls(x, us, *_filters(sides), [(s.proj, p) for s,p in zip(sides, ps)])
+    dirs = [_direction(*k) for k in zip(sides, us, ps)]
+    return _Plan(convs, ps, scan_calls(dirs, z, us[0], True, saved), us[0].transpose(1, 2))
+
+def _follow(plan, sides):
+    run_calls(plan.convs)
+    for k,s in enumerate(sides):
+        if s.proj_bias is not None: plan.ps[k] += s.proj_bias
+    run_calls(plan.scans)
+    return plan.y
+
 def _signals(name, b, l, e): return [*workspace(name, 2, b, l, e).transpose(2, 3)]
 
-def _forward(hidden, flat, keep):
+# %% ../nbs/15_mixer_cpu.ipynb #5baaa88e
+def _where(p): return None if p is None else (p.data_ptr(), p.shape)
+
+def _in_place(hidden, flat):
+    "Mixed tokens, all but them in buffers."
+    (b,l,d),flat = hidden.shape,[p if p is None else p.contiguous() for p in flat]
+    sides,wide = _sides(flat),len(flat[0])
+    xz = linear_into(hidden.reshape(-1, d), flat[0], flat[1], workspace('xz', b*l, wide))
+    def make():
+        ps = workspace('p', 2, b, l, len(sides[0].proj))
+        return _plan(xz.view(b, l, wide), _signals('u', b, l, wide//2), ps, sides)
+    key = b, l, torch.get_num_threads(), xz.data_ptr(), *map(_where, flat)
+    return F.linear(_follow(remembered(key, make), sides), flat[2], flat[3])
+
+# %% ../nbs/15_mixer_cpu.ipynb #cb1e87df
+def _forward(hidden, flat):
     "Mixed tokens, and what a backward pass needs."
-    (b,l,d),sides = hidden.shape,_sides(flat)
-    make = lambda name, *shape: new(*shape) if keep else workspace(name, *shape)
-    e,o = len(sides[0].D),len(sides[0].proj)
-    xz = linear_into(hidden.reshape(-1, d), flat[0], flat[1], make('xz', b*l, 2*e)).view(b, l, 2*e)
-    (x,z),us,ps = xz.transpose(1, 2).chunk(2, 1),_signals('u', b, l, e),make('p', 2, b, l, o)
-    _convolve(sides, x, us, ps)
-    saved = new_saved(x, sides[0].A_log.shape[1], 2, True) if keep else (None, None)
-    scan_into([_direction(*k) for k in zip(sides, us, ps)], z, us[0], log_rates=True, saved=saved)
-    return F.linear(us[0].transpose(1, 2), flat[2], flat[3]), (xz, ps, *saved)
+    (b,l,d),sides,wide = hidden.shape,_sides(flat),len(flat[0])
+    xz = linear_into(hidden.reshape(-1, d), flat[0], flat[1], new(b*l, wide)).view(b, l, wide)
+    us,ps = _signals('u', b, l, wide//2),new(2, b, l, len(sides[0].proj))
+    saved = new_saved(us[0], sides[0].A_log.shape[1], 2, True)
+    y = _follow(_plan(xz, us, ps, sides, saved), sides)
+    return F.linear(y, flat[2], flat[3]), (xz, ps, *saved)
 
 # %% ../nbs/15_mixer_cpu.ipynb #a47ede98
 def _new_grads(side, b, l, gu):
@@ -92,7 +118,7 @@ def _backward(g, hidden, flat, kept):
     y,gxz = workspace('y', b, l, e),workspace('gxz', b, l, 2*e)
     (x,z),(gx,gz) = (o.transpose(1, 2).chunk(2, 1) for o in (xz, gxz))
     gy = linear_into(g, flat[2].t().contiguous(), None, workspace('gy', b*l, e)).view(b, l, e)
-    _convolve(sides, x, us)
+    conv_into(x, us, *_filters(sides))
     grads = [_new_grads(s, b, l, gu) for s,gu in zip(sides, gus)]
     dirs = [_direction(*k) for k in zip(sides, us, ps)]
     scan_back_into(gy.transpose(1, 2), dirs, z, tuple(saved), gz, y.transpose(1, 2), grads, log_rates=True)
@@ -119,7 +145,7 @@ class _Once(torch.autograd.Function):
 class _Mixed(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden, *flat):
-        out,kept = _forward(hidden, flat, True)
+        out,kept = _forward(hidden, flat)
         ctx.save_for_backward(hidden, *kept, *flat)
         return out
 
@@ -138,4 +164,4 @@ def mix(
     flat = _parameters(mixer)
     if torch.is_grad_enabled() and any(o is not None and o.requires_grad for o in (hidden, *flat)):
         return _Mixed.apply(hidden, *flat)
-    return _forward(hidden, flat, False)[0]
+    return _in_place(hidden, flat)

@@ -54,28 +54,31 @@ INLINE vi bits(vf x) { vi i; memcpy(&i, &x, sizeof i); return i; }
 INLINE vf unbits(vi i) { vf x; memcpy(&x, &i, sizeof x); return x; }
 INLINE vf pick(vi mask, vf a, vf b) { return unbits((mask & bits(a)) | (~mask & bits(b))); }
 INLINE vf absolute(vf x) { return unbits(bits(x) & 0x7fffffff); }
-INLINE vi topmost(vi top, vf x) { vi i = bits(absolute(x)), up = LESS(top, i); return (up & i) | (~up & top); }
 
 #if defined(__AVX512F__) && W == 16
 #  define TABLE 16
 INLINE vf larger(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); }
 INLINE vf smaller(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m512)b); }
+INLINE vi upper(vi a, vi b) { return (vi)_mm512_max_epi32((__m512i)a, (__m512i)b); }
 INLINE vf inverse(vf x) { vf r = (vf)_mm512_rcp14_ps((__m512)x); return r*(2.f - x*r); }
 INLINE vi look_up(const void *p, vi i) { return (vi)_mm512_permutexvar_epi32((__m512i)i, _mm512_load_si512(p)); }
 #elif defined(__AVX2__) && W == 8
 #  define TABLE 8
 INLINE vf larger(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); }
 INLINE vf smaller(vf a, vf b) { return (vf)_mm256_min_ps((__m256)a, (__m256)b); }
+INLINE vi upper(vi a, vi b) { return (vi)_mm256_max_epi32((__m256i)a, (__m256i)b); }
 INLINE vf inverse(vf x) { return 1.f/x; }
 INLINE vi look_up(const void *p, vi i) { return (vi)_mm256_permutevar8x32_epi32(_mm256_load_si256(p), (__m256i)i); }
 #else
 #  define TABLE 1
 INLINE vf larger(vf a, vf b) { return pick(LESS(b, a), a, b); }
 INLINE vf smaller(vf a, vf b) { return pick(LESS(a, b), a, b); }
+INLINE vi upper(vi a, vi b) { vi up = LESS(a, b); return (up & b) | (~up & a); }
 INLINE vf inverse(vf x) { return 1.f/x; }
 #endif
 INLINE vf at_least(float low, vf x) { return larger(every(low), x); }
 INLINE vf at_most(float high, vf x) { return smaller(every(high), x); }
+INLINE vi topmost(vi top, vf x) { return upper(top, bits(absolute(x))); }
 
 INLINE vf load(const float *p, num step, int lanes) {
     if (step == 1 && lanes == W) return *(const uf *)p;
@@ -161,7 +164,7 @@ INLINE void softplus_each(vf *x) {
     exp2_each(w);
     EACH r[k] = every(c[0]);
     for (int i = 1; i < 9; i++) EACH r[k] = r[k]*w[k] + c[i];
-    EACH x[k] = .5f*(x[k] + absolute(x[k])) + r[k]*w[k];
+    EACH x[k] = at_least(0.f, x[k]) + r[k]*w[k];
 }
 
 INLINE void sigmoid_each(vf *x) {
@@ -191,7 +194,7 @@ typedef struct {
 typedef struct {
     num b, from, to, vecs, N, on, far;
     vf *A, *H, *bias, *skip, *most, *weight;
-    float *B, *C;
+    float *B, *C, *low;
 } Work;
 
 INLINE num padded(num n) { return (n + P-1)/P*P; }
@@ -246,6 +249,12 @@ static void read_rows(float *rows, const Signal *x, const float *p, const Scan *
         else for (num n = 0; n < s->n; n++) rows[t*N + n] = p[i*x->l + n*x->c];
 }
 
+static void read_low(float *low, const Direction *d, num b, num i, num step, int m) {
+    const float *p = d->delta.p + b*d->delta.b + i*d->delta.l;
+    for (num r = 0; r < d->r; r++, low += T)
+        for (int t = 0; t < T; t++) low[t] = t < m ? p[t*step*d->delta.l + r*d->delta.c] : 0.f;
+}
+
 typedef struct { float *p; num gap, hop, ahead; int lanes; } Walk;
 
 INLINE Walk walk(const Signal *x, const Work *w, num v, num i, num step, int whole) {
@@ -256,7 +265,6 @@ INLINE Walk walk(const Signal *x, const Work *w, num v, num i, num step, int who
 INLINE vf take(Walk *x, int there) {
     if (!there) return every(0.f);
     vf v = load(x->p, x->gap, x->lanes);
-    PREFETCH(x->p + x->ahead);
     x->p += x->hop;
     return v;
 }
@@ -264,8 +272,30 @@ INLINE vf take(Walk *x, int there) {
 INLINE void put(Walk *x, int there, vf v) {
     if (!there) return;
     save(x->p, x->gap, x->lanes, v);
-    PREFETCH(x->p + x->ahead);
     x->p += x->hop;
+}
+
+#define SOON 12
+
+typedef struct { const float *p[SOON]; num hop[SOON]; int n; } Soon;
+
+INLINE Soon nothing(const Work *w) {
+    Soon q = {.n = 0};
+    for (int j = 0; j < SOON; j++) q.p[j] = w->B;
+    return q;
+}
+
+INLINE void expect(Soon *q, const Signal *x, const Work *w, num v, num i, num step) {
+    if (!x->p) return;
+    const Walk k = walk(x, w, v, i, step, 1);
+    q->p[q->n] = k.p + k.ahead;
+    q->hop[q->n++] = k.hop;
+}
+
+INLINE int pair(num n) { return n/P*2 < SOON ? (int)(n/P*2) : SOON-2; }
+INLINE void ask(const Soon *q, int j, int t) { PREFETCH(q->p[j] + t*q->hop[j]); }
+INLINE void rest(const Soon *q, num N, int m) {
+    for (int j = pair(N); j < q->n; j++) for (int t = 0; t < m; t++) ask(q, j, t);
 }
 
 INLINE int reaches(vf x, float limit) {
@@ -276,18 +306,26 @@ INLINE int reaches(vf x, float limit) {
     return found;
 }
 
+INLINE void ranked(vf *x, const Work *w, num v, num rank) {
+    const vf *weight = w->weight + v*rank;
+    for (int t = 0; t < T; t += 8) {
+        vf s[8];
+        for (int k = 0; k < 8; k++) s[k] = w->bias[v];
+        for (num r = 0; r < rank; r++) for (int k = 0; k < 8; k++) s[k] += w->low[r*T + t+k]*weight[r];
+        for (int k = 0; k < 8; k++) x[t+k] = s[k];
+    }
+}
+
 INLINE int begin(const Work *w, const Direction *d, num v, num i, num step, int m, int whole,
                  vf *dt, vf *du, vf *u, vf *x) {
     Walk pu = walk(&d->u, w, v, i, step, whole), pd = walk(&d->delta, w, d->r ? 0 : v, i, step, whole);
-    const float *low = d->delta.p + w->b*d->delta.b + i*d->delta.l;
-    const num rank = d->r, next = d->delta.c, hop = step*d->delta.l;
-    const vf *weight = w->weight + v*d->r, skip = w->skip[v], bias = w->bias[v];
+    const vf skip = w->skip[v], bias = w->bias[v];
     vi top = {0};
+    if (d->r) ranked(dt, w, v, d->r);
     for (int t = 0; t < m; t += P) {
         vf s[P], o[P];
         EACH o[k] = take(&pu, t+k < m);
-        EACH s[k] = bias + (rank ? every(0.f) : take(&pd, t+k < m));
-        for (num r = 0; r < rank; r++) EACH if (t+k < m) s[k] += low[(t+k)*hop + r*next]*weight[r];
+        EACH s[k] = d->r ? dt[t+k] : bias + take(&pd, t+k < m);
         if (x) EACH x[t+k] = s[k];
         if (d->softplus) softplus_each(s);
         EACH {
@@ -316,10 +354,12 @@ INLINE void decays(vf *a, vf dt, const vf *A, int careful) {
 }
 
 INLINE void advance(vf *h, const vf *A, const vf *dt, const vf *du, vf *y, const float *B, const float *C, num N,
-                    int m, int careful) {
+                    int m, int careful, const Soon *q, int j) {
     vf s[P], a[P];
     EACH s[k] = h[k];
     for (int t = 0; t < m; t++, B += N, C += N) {
+        ask(q, j, t);
+        ask(q, j+1, t);
         decays(a, dt[t], A, careful);
         EACH s[k] = a[k]*s[k] + du[t]*B[k];
         vf even = y[t] + s[0]*C[0], odd = s[1]*C[1];
@@ -353,18 +393,33 @@ INLINE void finish(const Scan *s, const Work *w, num v, num i, num step, int m, 
     }
 }
 
+INLINE Soon wanted(const Scan *s, const Direction *d, const Work *w, num v, num i, num step, int gate) {
+    Soon q = nothing(w);
+    expect(&q, &d->u, w, v, i, step);
+    if (!d->r) expect(&q, &d->delta, w, v, i, step);
+    expect(&q, &s->y, w, v, i, step);
+    if (gate) {
+        expect(&q, &s->z, w, v, i, step);
+        expect(&q, &s->raw, w, v, i, step);
+    }
+    return q;
+}
+
 INLINE void tile(const Scan *s, const Direction *d, const Work *w, num v, num i, num step, int m,
                  int whole, int add, int gate, num chunk) {
     vf dt[T], du[T], y[T];
     vf *h = w->H + v*w->N, *A = w->A + v*w->N;
+    const Soon q = wanted(s, d, w, v, i, step, gate);
     const int careful = begin(w, d, v, i, step, m, whole, dt, du, y, 0);
     if (d->starts) {
         const int lanes = lanes_from(w, v);
-        float *q = start_of(s, d, w, v, chunk);
-        for (num n = 0; n < w->N; n++) save(q + n*lanes, 1, lanes, h[n]);
+        float *p = start_of(s, d, w, v, chunk);
+        for (num n = 0; n < w->N; n++) save(p + n*lanes, 1, lanes, h[n]);
     }
-    if (careful) for (num n = 0; n < w->N; n += P) advance(h + n, A + n, dt, du, y, w->B + n, w->C + n, w->N, m, 1);
-    else for (num n = 0; n < w->N; n += P) advance(h + n, A + n, dt, du, y, w->B + n, w->C + n, w->N, m, 0);
+    for (num n = 0; n < w->N; n += P)
+        if (careful) advance(h + n, A + n, dt, du, y, w->B + n, w->C + n, w->N, m, 1, &q, pair(n));
+        else advance(h + n, A + n, dt, du, y, w->B + n, w->C + n, w->N, m, 0, &q, pair(n));
+    rest(&q, w->N, m);
     finish(s, w, v, i, step, m, whole, add, gate, y);
 }
 
@@ -379,6 +434,7 @@ static void sweep(const Scan *s, int way, Work *w) {
         const int m = L - t0 < T ? (int)(L - t0) : T;
         read_rows(w->B, &d->B, d->B.p + w->b*d->B.b + group*d->Bg, s, w->N, i, step, m);
         read_rows(w->C, &d->C, d->C.p + w->b*d->C.b + group*d->Cg, s, w->N, i, step, m);
+        read_low(w->low, d, w->b, i, step, m);
         for (num v = 0; v < w->vecs; v++) {
             look_ahead(w, v, step);
             if (whole && is_whole(w, v, m)) tile(s, d, w, v, i, step, T, 1, way, gate, t0/T);
@@ -411,12 +467,13 @@ static float *place(Work *w, const Scan *s, num task, float *memory) {
     w->weight = w->most + w->vecs;
     w->B = (float *)(w->weight + w->vecs*rank_of(s));
     w->C = w->B + T*w->N;
-    return aligned(w->C + T*w->N);
+    w->low = w->C + T*w->N;
+    return aligned(w->low + T*rank_of(s));
 }
 
 static num scratch(const Scan *s) {
     const num N = padded(s->n), vecs = (s->block + W-1)/W;
-    return vecs*(2*N + 3 + rank_of(s))*W + 2*T*N + 32;
+    return vecs*(2*N + 3 + rank_of(s))*W + T*(2*N + rank_of(s)) + 32;
 }
 
 API num scan_tasks(const Scan *s) { return s->b*s->groups*parts_of(s); }
@@ -450,10 +507,11 @@ typedef struct { Signal out, z, y; Grads d[2]; } ScanGrads;
 typedef struct { vf *H, *A, *D, *bias, *weight, *B, *C, *low; } Sums;
 typedef struct { vf dt[T], du[T], u[T], x[T], gy[T], gdu[T], gx[T], a[T][P], h[T+1][P]; } Tile;
 
-INLINE void retrace(Tile *o, const vf *A, const float *B, num N, int m, int careful) {
+INLINE void retrace(Tile *o, const vf *A, const float *B, num N, int m, int careful, const Soon *q, int j) {
     vf s[P], a[P];
     EACH s[k] = o->h[0][k];
     for (int t = 0; t < m; t++, B += N) {
+        ask(q, j, t);
         decays(a, o->dt[t], A, careful);
         EACH s[k] = a[k]*s[k] + o->du[t]*B[k];
         EACH o->a[t][k] = a[k];
@@ -462,11 +520,12 @@ INLINE void retrace(Tile *o, const vf *A, const float *B, num N, int m, int care
 }
 
 INLINE void retreat(const Sums *g, Tile *o, num v, num n, num N, const vf *A, const float *B, const float *C,
-                    int m, int fresh) {
+                    int m, int fresh, const Soon *soon, int j) {
     vf gh[P], gA[P];
     EACH gh[k] = g->H[v*N + n+k];
     EACH gA[k] = g->A[v*N + n+k];
     for (int t = m-1; t >= 0; t--) {
+        ask(soon, j, t);
         vf *gB = g->B + t*N + n, *gC = g->C + t*N + n, q[P], gdu = o->gdu[t], gx = o->gx[t];
         EACH gh[k] += o->gy[t]*C[t*N + k];
         EACH gB[k] = (fresh ? every(0.f) : gB[k]) + gh[k]*o->du[t];
@@ -528,18 +587,26 @@ INLINE void step_back(const Direction *d, const Grads *q, const Work *w, const S
     g->bias[v] = gb;
 }
 
-INLINE void rank_back(const Direction *d, const Work *w, const Sums *g, num v, num i, num step, int m,
-                      const Tile *o) {
-    const float *low = d->delta.p + w->b*d->delta.b + i*d->delta.l;
-    const num next = d->delta.c, hop = step*d->delta.l;
+INLINE void rank_back(const Direction *d, const Work *w, const Sums *g, num v, int m, const Tile *o) {
     for (num r = 0; r < d->r; r++) {
         vf *gl = g->low + r*T, gw = g->weight[v*d->r + r], weight = w->weight[v*d->r + r];
         for (int t = 0; t < m; t++) {
-            gw += o->gx[t]*low[t*hop + r*next];
+            gw += o->gx[t]*w->low[r*T + t];
             gl[t] = (v ? gl[t] : every(0.f)) + o->gx[t]*weight;
         }
         g->weight[v*d->r + r] = gw;
     }
+}
+
+INLINE Soon wanted_back(const Scan *s, const ScanGrads *G, int way, const Work *w, num v, num i, num step) {
+    const Direction *d = &s->d[way];
+    const Grads *g = &G->d[way];
+    const Signal *always[] = {&d->u, &G->out, &s->z, &g->u, &g->delta}, *first[] = {&s->raw, &G->z, &G->y};
+    Soon q = nothing(w);
+    for (int j = 0; j < 5; j++) expect(&q, always[j], w, v, i, step);
+    if (!d->r) expect(&q, &d->delta, w, v, i, step);
+    for (int j = 0; j < 3 && !way; j++) expect(&q, first[j], w, v, i, step);
+    return q;
 }
 
 INLINE void tile_back(const Scan *s, const ScanGrads *G, int way, const Work *w, const Sums *g,
@@ -548,6 +615,7 @@ INLINE void tile_back(const Scan *s, const ScanGrads *G, int way, const Work *w,
     const vf *A = w->A + v*w->N;
     const int lanes = lanes_of(w, v, whole);
     const float *starts = start_of(s, d, w, v, chunk);
+    const Soon q = wanted_back(s, G, way, w, v, i, step);
     Tile o;
     const int careful = begin(w, d, v, i, step, m, whole, o.dt, o.du, o.u, o.x);
     gate_back(s, G, w, v, i, step, m, whole, way == 0, o.gy);
@@ -555,13 +623,14 @@ INLINE void tile_back(const Scan *s, const ScanGrads *G, int way, const Work *w,
     for (num n = 0; n < w->N; n += P) {
         EACH o.h[0][k] = load(starts + (n + k)*lanes, 1, lanes);
         EACH PREFETCH(starts + (w->N + n + k)*lanes);
-        if (careful) retrace(&o, A + n, w->B + n, w->N, m, 1);
-        else retrace(&o, A + n, w->B + n, w->N, m, 0);
-        if (v) retreat(g, &o, v, n, w->N, A + n, w->B + n, w->C + n, m, 0);
-        else retreat(g, &o, v, n, w->N, A + n, w->B + n, w->C + n, m, 1);
+        if (careful) retrace(&o, A + n, w->B + n, w->N, m, 1, &q, pair(n));
+        else retrace(&o, A + n, w->B + n, w->N, m, 0, &q, pair(n));
+        if (v) retreat(g, &o, v, n, w->N, A + n, w->B + n, w->C + n, m, 0, &q, pair(n)+1);
+        else retreat(g, &o, v, n, w->N, A + n, w->B + n, w->C + n, m, 1, &q, pair(n)+1);
     }
+    rest(&q, w->N, m);
     step_back(d, &G->d[way], w, g, v, i, step, m, whole, &o);
-    rank_back(d, w, g, v, i, step, m, &o);
+    rank_back(d, w, g, v, m, &o);
 }
 
 static void write_sums(const Scan *s, const ScanGrads *G, int way, const Work *w, const Sums *g) {
@@ -601,6 +670,7 @@ static void sweep_back(const Scan *s, const ScanGrads *G, int way, num task, Wor
         const int m = L - t0 < T ? (int)(L - t0) : T;
         read_rows(w->B, &d->B, d->B.p + w->b*d->B.b + group*d->Bg, s, N, i, step, m);
         read_rows(w->C, &d->C, d->C.p + w->b*d->C.b + group*d->Cg, s, N, i, step, m);
+        read_low(w->low, d, w->b, i, step, m);
         for (num v = 0; v < vecs; v++) {
             look_ahead(w, v, -step);
             if (whole && is_whole(w, v, m)) tile_back(s, G, way, w, &g, v, i, step, T, 1, chunk);
