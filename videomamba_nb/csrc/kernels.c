@@ -62,6 +62,12 @@ INLINE vf smaller(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m512)b); 
 INLINE vi upper(vi a, vi b) { return (vi)_mm512_max_epi32((__m512i)a, (__m512i)b); }
 INLINE vf inverse(vf x) { vf r = (vf)_mm512_rcp14_ps((__m512)x); return r*(2.f - x*r); }
 INLINE vi look_up(const void *p, vi i) { return (vi)_mm512_permutexvar_epi32((__m512i)i, _mm512_load_si512(p)); }
+INLINE vf twos(vf a, vf b) {
+    return (vf)_mm512_unpacklo_ps((__m512)a, (__m512)b) + (vf)_mm512_unpackhi_ps((__m512)a, (__m512)b);
+}
+INLINE vf fours(vf a, vf b) {
+    return (vf)_mm512_unpacklo_pd((__m512d)a, (__m512d)b) + (vf)_mm512_unpackhi_pd((__m512d)a, (__m512d)b);
+}
 #elif defined(__AVX2__) && W == 8
 #  define TABLE 8
 INLINE vf larger(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); }
@@ -69,6 +75,8 @@ INLINE vf smaller(vf a, vf b) { return (vf)_mm256_min_ps((__m256)a, (__m256)b); 
 INLINE vi upper(vi a, vi b) { return (vi)_mm256_max_epi32((__m256i)a, (__m256i)b); }
 INLINE vf inverse(vf x) { return 1.f/x; }
 INLINE vi look_up(const void *p, vi i) { return (vi)_mm256_permutevar8x32_epi32(_mm256_load_si256(p), (__m256i)i); }
+INLINE vf twos(vf a, vf b) { return (vf)_mm256_hadd_ps((__m256)a, (__m256)b); }
+INLINE vf fours(vf a, vf b) { return twos(a, b); }
 #else
 #  define TABLE 1
 INLINE vf larger(vf a, vf b) { return pick(LESS(b, a), a, b); }
@@ -221,7 +229,7 @@ static void rates(vf *A, const Scan *s, const Direction *d, num c, int m) {
 }
 
 static void prepare(Work *w, const Scan *s, const Direction *d) {
-    memset(w->B, 0, 2*T*w->N*sizeof(float));
+    memset(w->B, 0, T*(2*w->N + padded(d->r))*sizeof(float));
     for (num v = 0; v < w->vecs; v++) {
         const num c = w->from + v*W;
         const int m = lanes_from(w, v);
@@ -468,12 +476,12 @@ static float *place(Work *w, const Scan *s, num task, float *memory) {
     w->B = (float *)(w->weight + w->vecs*rank_of(s));
     w->C = w->B + T*w->N;
     w->low = w->C + T*w->N;
-    return aligned(w->low + T*rank_of(s));
+    return aligned(w->low + T*padded(rank_of(s)));
 }
 
 static num scratch(const Scan *s) {
     const num N = padded(s->n), vecs = (s->block + W-1)/W;
-    return vecs*(2*N + 3 + rank_of(s))*W + T*(2*N + rank_of(s)) + 32;
+    return vecs*(2*N + 3 + rank_of(s))*W + T*(2*N + padded(rank_of(s))) + 32;
 }
 
 API num scan_tasks(const Scan *s) { return s->b*s->groups*parts_of(s); }
@@ -504,32 +512,52 @@ typedef struct {
     num row, low_row;
 } Grads;
 typedef struct { Signal out, z, y; Grads d[2]; } ScanGrads;
-typedef struct { vf *H, *A, *D, *bias, *weight, *B, *C, *low; } Sums;
+typedef struct { vf *H, *A, *D, *bias, *weight; float *B, *C, *low; } Sums;
 typedef struct { vf dt[T], du[T], u[T], x[T], gy[T], gdu[T], gx[T], a[T][P], h[T+1][P]; } Tile;
 
-INLINE void retrace(Tile *o, const vf *A, const float *B, num N, int m, int careful, const Soon *q, int j) {
-    vf s[P], a[P];
+#define STRANDS (W < 4 ? 1 : W/4)
+
+INLINE void collect(float *sums, const vf *x) {
+#if TABLE > 1
+    *(vf *)sums += fours(twos(x[0], x[1]), twos(x[2], x[3]));
+#elif W > 1
+    for (int g = 0; g < W; g += 4) EACH sums[g+k] += (x[k][g] + x[k][g+1]) + (x[k][g+2] + x[k][g+3]);
+#else
+    EACH sums[k] += x[k];
+#endif
+}
+
+static float collected(const float *sums, num n) {
+    float sum = 0;
+    for (int g = 0; g < STRANDS; g++) sum += sums[(n/P*STRANDS + g)*P + n % P];
+    return sum;
+}
+
+INLINE void retrace(const Sums *g, Tile *o, num n, num N, const vf *A, const float *B, int m, int careful,
+                    const Soon *q, int j) {
+    vf s[P], a[P], gC[P];
     EACH s[k] = o->h[0][k];
     for (int t = 0; t < m; t++, B += N) {
         ask(q, j, t);
         decays(a, o->dt[t], A, careful);
         EACH s[k] = a[k]*s[k] + o->du[t]*B[k];
+        EACH gC[k] = o->gy[t]*s[k];
         EACH o->a[t][k] = a[k];
         EACH o->h[t+1][k] = s[k];
+        collect(g->C + (t*N + n)*STRANDS, gC);
     }
 }
 
 INLINE void retreat(const Sums *g, Tile *o, num v, num n, num N, const vf *A, const float *B, const float *C,
-                    int m, int fresh, const Soon *soon, int j) {
-    vf gh[P], gA[P];
+                    int m, const Soon *soon, int j) {
+    vf gh[P], gA[P], gB[P], q[P];
     EACH gh[k] = g->H[v*N + n+k];
     EACH gA[k] = g->A[v*N + n+k];
     for (int t = m-1; t >= 0; t--) {
         ask(soon, j, t);
-        vf *gB = g->B + t*N + n, *gC = g->C + t*N + n, q[P], gdu = o->gdu[t], gx = o->gx[t];
+        vf gdu = o->gdu[t], gx = o->gx[t];
         EACH gh[k] += o->gy[t]*C[t*N + k];
-        EACH gB[k] = (fresh ? every(0.f) : gB[k]) + gh[k]*o->du[t];
-        EACH gC[k] = (fresh ? every(0.f) : gC[k]) + o->gy[t]*o->h[t+1][k];
+        EACH gB[k] = gh[k]*o->du[t];
         EACH gdu += gh[k]*B[t*N + k];
         EACH gh[k] *= o->a[t][k];
         EACH q[k] = gh[k]*o->h[t][k];
@@ -537,6 +565,7 @@ INLINE void retreat(const Sums *g, Tile *o, num v, num n, num N, const vf *A, co
         EACH gA[k] += q[k]*o->dt[t];
         o->gdu[t] = gdu;
         o->gx[t] = gx;
+        collect(g->B + (t*N + n)*STRANDS, gB);
     }
     EACH g->H[v*N + n+k] = gh[k];
     EACH g->A[v*N + n+k] = gA[k];
@@ -588,13 +617,17 @@ INLINE void step_back(const Direction *d, const Grads *q, const Work *w, const S
 }
 
 INLINE void rank_back(const Direction *d, const Work *w, const Sums *g, num v, int m, const Tile *o) {
-    for (num r = 0; r < d->r; r++) {
-        vf *gl = g->low + r*T, gw = g->weight[v*d->r + r], weight = w->weight[v*d->r + r];
+    const vf zero = every(0.f);
+    for (num r = 0; r < d->r; r += P) {
+        vf gw[P], weight[P], gl[P];
+        EACH gw[k] = r+k < d->r ? g->weight[v*d->r + r+k] : zero;
+        EACH weight[k] = r+k < d->r ? w->weight[v*d->r + r+k] : zero;
         for (int t = 0; t < m; t++) {
-            gw += o->gx[t]*w->low[r*T + t];
-            gl[t] = (v ? gl[t] : every(0.f)) + o->gx[t]*weight;
+            EACH gw[k] += o->gx[t]*w->low[(r+k)*T + t];
+            EACH gl[k] = o->gx[t]*weight[k];
+            collect(g->low + (r*T + t*P)*STRANDS, gl);
         }
-        g->weight[v*d->r + r] = gw;
+        EACH if (r+k < d->r) g->weight[v*d->r + r+k] = gw[k];
     }
 }
 
@@ -623,10 +656,9 @@ INLINE void tile_back(const Scan *s, const ScanGrads *G, int way, const Work *w,
     for (num n = 0; n < w->N; n += P) {
         EACH o.h[0][k] = load(starts + (n + k)*lanes, 1, lanes);
         EACH PREFETCH(starts + (w->N + n + k)*lanes);
-        if (careful) retrace(&o, A + n, w->B + n, w->N, m, 1, &q, pair(n));
-        else retrace(&o, A + n, w->B + n, w->N, m, 0, &q, pair(n));
-        if (v) retreat(g, &o, v, n, w->N, A + n, w->B + n, w->C + n, m, 0, &q, pair(n)+1);
-        else retreat(g, &o, v, n, w->N, A + n, w->B + n, w->C + n, m, 1, &q, pair(n)+1);
+        if (careful) retrace(g, &o, n, w->N, A + n, w->B + n, m, 1, &q, pair(n));
+        else retrace(g, &o, n, w->N, A + n, w->B + n, m, 0, &q, pair(n));
+        retreat(g, &o, v, n, w->N, A + n, w->B + n, w->C + n, m, &q, pair(n)+1);
     }
     rest(&q, w->N, m);
     step_back(d, &G->d[way], w, g, v, i, step, m, whole, &o);
@@ -657,7 +689,7 @@ static void sweep_back(const Scan *s, const ScanGrads *G, int way, num task, Wor
     Sums g;
     g.H = (vf *)memory; g.A = g.H + vecs*N;
     g.D = g.A + vecs*N; g.bias = g.D + vecs; g.weight = g.bias + vecs;
-    g.B = g.weight + vecs*d->r; g.C = g.B + T*N; g.low = g.C + T*N;
+    g.B = (float *)(g.weight + vecs*d->r); g.C = g.B + T*N*STRANDS; g.low = g.C + T*N*STRANDS;
     memset(memory, 0, vecs*(2*N + 2 + d->r)*sizeof(vf));
     const int whole = dense(&d->u) && (d->r || dense(&d->delta)) && dense(&s->z) && dense(&s->raw)
                       && dense(&G->out) && dense(&G->z) && dense(&G->y) && dense(&q->u) && dense(&q->delta);
@@ -671,17 +703,18 @@ static void sweep_back(const Scan *s, const ScanGrads *G, int way, num task, Wor
         read_rows(w->B, &d->B, d->B.p + w->b*d->B.b + group*d->Bg, s, N, i, step, m);
         read_rows(w->C, &d->C, d->C.p + w->b*d->C.b + group*d->Cg, s, N, i, step, m);
         read_low(w->low, d, w->b, i, step, m);
+        memset(g.B, 0, T*(2*N + padded(d->r))*STRANDS*sizeof(float));
         for (num v = 0; v < vecs; v++) {
             look_ahead(w, v, -step);
             if (whole && is_whole(w, v, m)) tile_back(s, G, way, w, &g, v, i, step, T, 1, chunk);
             else tile_back(s, G, way, w, &g, v, i, step, m, 0, chunk);
         }
         for (int t = 0; t < m; t++) for (num n = 0; n < s->n; n++) {
-            q->B[(row + i + step*t)*q->row + n] = total(g.B[t*N + n]);
-            q->C[(row + i + step*t)*q->row + n] = total(g.C[t*N + n]);
+            q->B[(row + i + step*t)*q->row + n] = collected(g.B, t*N + n);
+            q->C[(row + i + step*t)*q->row + n] = collected(g.C, t*N + n);
         }
         for (int t = 0; t < m; t++) for (num r = 0; r < d->r; r++)
-            q->low[(row + i + step*t)*q->low_row + r] = total(g.low[r*T + t]);
+            q->low[(row + i + step*t)*q->low_row + r] = collected(g.low, r/P*P*T + t*P + r % P);
     }
     write_sums(s, G, way, w, &g);
 }
@@ -689,7 +722,7 @@ static void sweep_back(const Scan *s, const ScanGrads *G, int way, num task, Wor
 API int scan_backward_task(const Scan *s, const ScanGrads *G, num task) {
     Work w;
     const num N = padded(s->n), vecs = (s->block + W-1)/W, R = rank_of(s);
-    void *memory = malloc((scratch(s) + (vecs*(2*N + 2 + R) + T*(2*N + R))*W + 32)*sizeof(float));
+    void *memory = malloc((scratch(s) + vecs*(2*N + 2 + R)*W + T*(2*N + padded(R))*STRANDS + 32)*sizeof(float));
     if (!memory) return 1;
     float *rest = place(&w, s, task, aligned(memory));
     for (int way = 0; way < s->directions; way++) sweep_back(s, G, way, task, &w, rest);
