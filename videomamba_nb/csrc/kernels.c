@@ -27,6 +27,7 @@ typedef float vf __attribute__((vector_size(4*W)));
 typedef int32_t vi __attribute__((vector_size(4*W)));
 typedef float quad __attribute__((vector_size(16)));
 typedef float uf __attribute__((vector_size(4*W), aligned(4), may_alias));
+typedef float uq __attribute__((vector_size(16), aligned(4), may_alias));
 #  define LESS(a, b) ((a) < (b))
 #  define SAME(a, b) ((a) == (b))
 #else
@@ -200,7 +201,7 @@ typedef struct {
 } Scan;
 
 typedef struct {
-    num b, from, to, vecs, N, on, far;
+    num b, from, to, vecs, N;
     vf *A, *H, *bias, *skip, *most, *weight;
     float *B, *C, *low;
 } Work;
@@ -208,15 +209,11 @@ typedef struct {
 INLINE num padded(num n) { return (n + P-1)/P*P; }
 INLINE int lanes_from(const Work *w, num v) { num left = w->to - w->from - v*W; return left < W ? (int)left : W; }
 
-INLINE int lanes_of(const Work *w, num v, int whole) { return whole ? W : lanes_from(w, v); }
-INLINE num gap(num c, int whole) { return whole ? 1 : c; }
-INLINE int dense(const Signal *x) { return !x->p || x->c == 1; }
-INLINE int is_whole(const Work *w, num v, int m) { return m == T && lanes_from(w, v) == W; }
+typedef struct { num v, i, step, on, far; int m, lanes, whole; } Spot;
 
-INLINE void look_ahead(Work *w, num v, num step) {
-    const int last = v + 2 >= w->vecs;
-    w->on = last ? (2 - w->vecs)*W : 2*W;
-    w->far = last ? T*step : 0;
+INLINE Spot spot(const Work *w, num v, num i, num step, int m, num next) {
+    const int last = v + 2 >= w->vecs, lanes = lanes_from(w, v);
+    return (Spot){v, i, step, last ? (2 - w->vecs)*W : 2*W, last ? next : 0, m, lanes, m == T && lanes == W};
 }
 
 static void rates(vf *A, const Scan *s, const Direction *d, num c, int m) {
@@ -263,25 +260,54 @@ static void read_low(float *low, const Direction *d, num b, num i, num step, int
         for (int t = 0; t < T; t++) low[t] = t < m ? p[t*step*d->delta.l + r*d->delta.c] : 0.f;
 }
 
-typedef struct { float *p; num gap, hop, ahead; int lanes; } Walk;
+typedef struct { float *p; num hop; } Walk;
 
-INLINE Walk walk(const Signal *x, const Work *w, num v, num i, num step, int whole) {
-    float *p = x->p ? x->p + w->b*x->b + (w->from + v*W)*x->c + i*x->l : 0;
-    return (Walk){p, gap(x->c, whole), step*x->l, w->far*x->l + w->on, lanes_of(w, v, whole)};
+INLINE float *home(const Signal *x, const Work *w, const Spot *at) {
+    return x->p + w->b*x->b + (w->from + at->v*W)*x->c + at->i*x->l;
 }
 
-INLINE vf take(Walk *x, int there) {
-    if (!there) return every(0.f);
-    vf v = load(x->p, x->gap, x->lanes);
-    x->p += x->hop;
-    return v;
+INLINE int in_place(const Signal *x, const Spot *at) { return at->whole && x->c == 1; }
+
+INLINE Walk onto(const Signal *x, const Work *w, const Spot *at, vf *room) {
+    return in_place(x, at) && x->p ? (Walk){home(x, w, at), at->step*x->l} : (Walk){(float *)room, W};
 }
 
-INLINE void put(Walk *x, int there, vf v) {
-    if (!there) return;
-    save(x->p, x->gap, x->lanes, v);
-    x->p += x->hop;
+INLINE void turn_quads(const float *p, num gap, float *o, num hop) {
+#if W > 1
+    const quad a = *(const uq *)p, b = *(const uq *)(p + gap), c = *(const uq *)(p + 2*gap), d = *(const uq *)(p + 3*gap);
+    for (int k = 0; k < 4; k++) *(uq *)(o + k*hop) = (quad){a[k], b[k], c[k], d[k]};
+#endif
 }
+
+INLINE void carry(const Signal *x, const Work *w, const Spot *at, float *room, int out) {
+    float *p = home(x, w, at);
+    const num c = x->c, l = at->step*x->l, back = at->step < 0 ? 3 : 0;
+    if (W > 1 && at->whole && x->l == 1) for (int t = 0; t < T; t += 4) for (int j = 0; j < W; j += 4) {
+        float *a = p + j*c + t*l - back, *b = room + (t + back)*W + j;
+        if (out) turn_quads(b, l*W, a, c);
+        else turn_quads(a, c, b, l*W);
+    }
+    else for (int j = 0; j < at->lanes; j++) for (int t = 0; t < at->m; t++) {
+        float *a = p + j*c + t*l, *b = room + t*W + j;
+        if (out) *a = *b;
+        else *b = *a;
+    }
+}
+
+INLINE Walk from(const Signal *x, const Work *w, const Spot *at, vf *room) {
+    const Walk o = onto(x, w, at, room);
+    if (o.p != (float *)room || !x->p) return o;
+    if (!at->whole) memset(room, 0, T*sizeof(vf));
+    carry(x, w, at, o.p, 0);
+    return o;
+}
+
+INLINE void bring(const Signal *x, const Work *w, const Spot *at, vf *room) {
+    if (x->p && !in_place(x, at)) carry(x, w, at, (float *)room, 1);
+}
+
+INLINE vf take(Walk *x) { vf v = *(const uf *)x->p; x->p += x->hop; return v; }
+INLINE void put(Walk *x, vf v) { *(uf *)x->p = v; x->p += x->hop; }
 
 #define SOON 12
 
@@ -293,17 +319,17 @@ INLINE Soon nothing(const Work *w) {
     return q;
 }
 
-INLINE void expect(Soon *q, const Signal *x, const Work *w, num v, num i, num step) {
+INLINE void expect(Soon *q, const Signal *x, const Work *w, const Spot *at) {
     if (!x->p) return;
-    const Walk k = walk(x, w, v, i, step, 1);
-    q->p[q->n] = k.p + k.ahead;
-    q->hop[q->n++] = k.hop;
+    const num row = at->step*x->l, last = x->c == 1 ? 0 : (T-1)*row;
+    q->p[q->n] = home(x, w, at) + at->far*x->l + at->on*x->c + last;
+    q->hop[q->n++] = x->c == 1 ? row : x->c;
 }
 
 INLINE int pair(num n) { return n/P*2 < SOON ? (int)(n/P*2) : SOON-2; }
 INLINE void ask(const Soon *q, int j, int t) { PREFETCH(q->p[j] + t*q->hop[j]); }
-INLINE void rest(const Soon *q, num N, int m) {
-    for (int j = pair(N); j < q->n; j++) for (int t = 0; t < m; t++) ask(q, j, t);
+INLINE void rest(const Soon *q, num N) {
+    for (int j = pair(N); j < q->n; j++) for (int t = 0; t < T; t++) ask(q, j, t);
 }
 
 INLINE int reaches(vf x, float limit) {
@@ -324,26 +350,26 @@ INLINE void ranked(vf *x, const Work *w, num v, num rank) {
     }
 }
 
-INLINE int begin(const Work *w, const Direction *d, num v, num i, num step, int m, int whole,
-                 vf *dt, vf *du, vf *u, vf *x) {
-    Walk pu = walk(&d->u, w, v, i, step, whole), pd = walk(&d->delta, w, d->r ? 0 : v, i, step, whole);
-    const vf skip = w->skip[v], bias = w->bias[v];
+INLINE int begin(const Work *w, const Direction *d, const Spot *at, vf *dt, vf *du, vf *u, vf *x) {
+    vf room[2][T];
+    Walk pu = from(&d->u, w, at, room[0]), pd = d->r ? pu : from(&d->delta, w, at, room[1]);
+    const vf skip = w->skip[at->v], bias = w->bias[at->v];
     vi top = {0};
-    if (d->r) ranked(dt, w, v, d->r);
-    for (int t = 0; t < m; t += P) {
+    if (d->r) ranked(dt, w, at->v, d->r);
+    for (int t = 0; t < T; t += P) {
         vf s[P], o[P];
-        EACH o[k] = take(&pu, t+k < m);
-        EACH s[k] = d->r ? dt[t+k] : bias + take(&pd, t+k < m);
+        EACH o[k] = take(&pu);
+        EACH s[k] = d->r ? dt[t+k] : bias + take(&pd);
         if (x) EACH x[t+k] = s[k];
         if (d->softplus) softplus_each(s);
         EACH {
-            dt[t+k] = t+k < m ? s[k] : every(0.f);
+            dt[t+k] = t+k < at->m ? s[k] : every(0.f);
             top = topmost(top, dt[t+k]);
             du[t+k] = dt[t+k]*o[k];
             u[t+k] = x ? o[k] : skip*o[k];
         }
     }
-    return reaches(unbits(top)*w->most[v], -LEAST);
+    return reaches(unbits(top)*w->most[at->v], -LEAST);
 }
 
 #if TABLE > 1
@@ -362,10 +388,10 @@ INLINE void decays(vf *a, vf dt, const vf *A, int careful) {
 }
 
 INLINE void advance(vf *h, const vf *A, const vf *dt, const vf *du, vf *y, const float *B, const float *C, num N,
-                    int m, int careful, const Soon *q, int j) {
+                    int careful, const Soon *q, int j) {
     vf s[P], a[P];
     EACH s[k] = h[k];
-    for (int t = 0; t < m; t++, B += N, C += N) {
+    for (int t = 0; t < T; t++, B += N, C += N) {
         ask(q, j, t);
         ask(q, j+1, t);
         decays(a, dt[t], A, careful);
@@ -382,60 +408,58 @@ INLINE float *start_of(const Scan *s, const Direction *d, const Work *w, num v, 
     return d->starts + ((w->b*((s->l + T-1)/T) + chunk)*s->e + w->from + v*W)*w->N;
 }
 
-INLINE void finish(const Scan *s, const Work *w, num v, num i, num step, int m, int whole, int add, int gate,
-                   const vf *y) {
-    Walk out = walk(&s->y, w, v, i, step, whole), before = out, z = walk(&s->z, w, v, i, step, whole);
-    Walk raw = walk(&s->raw, w, v, i, step, whole);
-    const int keep = s->raw.p != 0;
-    for (int t = 0; t < m; t += P) {
+INLINE void finish(const Scan *s, const Work *w, const Spot *at, int add, int gate, const vf *y) {
+    vf room[3][T];
+    Walk out = add ? from(&s->y, w, at, room[0]) : onto(&s->y, w, at, room[0]), before = out;
+    Walk z = gate ? from(&s->z, w, at, room[1]) : out, raw = onto(&s->raw, w, at, room[2]);
+    for (int t = 0; t < T; t += P) {
         vf o[P], q[P], g[P];
         EACH o[k] = y[t+k];
-        if (add) EACH o[k] += take(&before, t+k < m);
+        if (add) EACH o[k] += take(&before);
         if (gate) {
-            if (keep) EACH put(&raw, t+k < m, o[k]);
-            EACH g[k] = q[k] = take(&z, t+k < m);
+            if (s->raw.p) EACH put(&raw, o[k]);
+            EACH g[k] = q[k] = take(&z);
             sigmoid_each(g);
             EACH o[k] *= q[k]*g[k];
         }
-        EACH put(&out, t+k < m, o[k]);
+        EACH put(&out, o[k]);
     }
+    bring(&s->y, w, at, room[0]);
+    if (gate) bring(&s->raw, w, at, room[2]);
 }
 
-INLINE Soon wanted(const Scan *s, const Direction *d, const Work *w, num v, num i, num step, int gate) {
+INLINE Soon wanted(const Scan *s, const Direction *d, const Work *w, const Spot *at, int gate) {
     Soon q = nothing(w);
-    expect(&q, &d->u, w, v, i, step);
-    if (!d->r) expect(&q, &d->delta, w, v, i, step);
-    expect(&q, &s->y, w, v, i, step);
+    expect(&q, &d->u, w, at);
+    if (!d->r) expect(&q, &d->delta, w, at);
+    expect(&q, &s->y, w, at);
     if (gate) {
-        expect(&q, &s->z, w, v, i, step);
-        expect(&q, &s->raw, w, v, i, step);
+        expect(&q, &s->z, w, at);
+        expect(&q, &s->raw, w, at);
     }
     return q;
 }
 
-INLINE void tile(const Scan *s, const Direction *d, const Work *w, num v, num i, num step, int m,
-                 int whole, int add, int gate, num chunk) {
+INLINE void tile(const Scan *s, const Direction *d, const Work *w, const Spot *at, int add, int gate, num chunk) {
     vf dt[T], du[T], y[T];
-    vf *h = w->H + v*w->N, *A = w->A + v*w->N;
-    const Soon q = wanted(s, d, w, v, i, step, gate);
-    const int careful = begin(w, d, v, i, step, m, whole, dt, du, y, 0);
+    vf *h = w->H + at->v*w->N, *A = w->A + at->v*w->N;
+    const Soon q = wanted(s, d, w, at, gate);
+    const int careful = begin(w, d, at, dt, du, y, 0);
     if (d->starts) {
-        const int lanes = lanes_from(w, v);
-        float *p = start_of(s, d, w, v, chunk);
-        for (num n = 0; n < w->N; n++) save(p + n*lanes, 1, lanes, h[n]);
+        float *p = start_of(s, d, w, at->v, chunk);
+        for (num n = 0; n < w->N; n++) save(p + n*at->lanes, 1, at->lanes, h[n]);
     }
     for (num n = 0; n < w->N; n += P)
-        if (careful) advance(h + n, A + n, dt, du, y, w->B + n, w->C + n, w->N, m, 1, &q, pair(n));
-        else advance(h + n, A + n, dt, du, y, w->B + n, w->C + n, w->N, m, 0, &q, pair(n));
-    rest(&q, w->N, m);
-    finish(s, w, v, i, step, m, whole, add, gate, y);
+        if (careful) advance(h + n, A + n, dt, du, y, w->B + n, w->C + n, w->N, 1, &q, pair(n));
+        else advance(h + n, A + n, dt, du, y, w->B + n, w->C + n, w->N, 0, &q, pair(n));
+    rest(&q, w->N);
+    finish(s, w, at, add, gate, y);
 }
 
 static void sweep(const Scan *s, int way, Work *w) {
     const Direction *d = &s->d[way];
     const num L = s->l, step = way ? -1 : 1, group = w->from/(s->e/s->groups);
     const int gate = s->z.p && way == s->directions-1;
-    const int whole = dense(&d->u) && (d->r || dense(&d->delta)) && dense(&s->y) && dense(&s->z) && dense(&s->raw);
     prepare(w, s, d);
     for (num t0 = 0; t0 < L; t0 += T) {
         const num i = way ? L-1-t0 : t0;
@@ -444,9 +468,8 @@ static void sweep(const Scan *s, int way, Work *w) {
         read_rows(w->C, &d->C, d->C.p + w->b*d->C.b + group*d->Cg, s, w->N, i, step, m);
         read_low(w->low, d, w->b, i, step, m);
         for (num v = 0; v < w->vecs; v++) {
-            look_ahead(w, v, step);
-            if (whole && is_whole(w, v, m)) tile(s, d, w, v, i, step, T, 1, way, gate, t0/T);
-            else tile(s, d, w, v, i, step, m, 0, way, gate, t0/T);
+            const Spot at = spot(w, v, i, step, m, T*step);
+            tile(s, d, w, &at, way, gate, t0/T);
         }
     }
     if (d->last) for (num v = 0; v < w->vecs; v++) {
@@ -533,11 +556,11 @@ static float collected(const float *sums, num n) {
     return sum;
 }
 
-INLINE void retrace(const Sums *g, Tile *o, num n, num N, const vf *A, const float *B, int m, int careful,
+INLINE void retrace(const Sums *g, Tile *o, num n, num N, const vf *A, const float *B, int careful,
                     const Soon *q, int j) {
     vf s[P], a[P], gC[P];
     EACH s[k] = o->h[0][k];
-    for (int t = 0; t < m; t++, B += N) {
+    for (int t = 0; t < T; t++, B += N) {
         ask(q, j, t);
         decays(a, o->dt[t], A, careful);
         EACH s[k] = a[k]*s[k] + o->du[t]*B[k];
@@ -549,11 +572,11 @@ INLINE void retrace(const Sums *g, Tile *o, num n, num N, const vf *A, const flo
 }
 
 INLINE void retreat(const Sums *g, Tile *o, num v, num n, num N, const vf *A, const float *B, const float *C,
-                    int m, const Soon *soon, int j) {
+                    const Soon *soon, int j) {
     vf gh[P], gA[P], gB[P], q[P];
     EACH gh[k] = g->H[v*N + n+k];
     EACH gA[k] = g->A[v*N + n+k];
-    for (int t = m-1; t >= 0; t--) {
+    for (int t = T-1; t >= 0; t--) {
         ask(soon, j, t);
         vf gdu = o->gdu[t], gx = o->gx[t];
         EACH gh[k] += o->gy[t]*C[t*N + k];
@@ -571,34 +594,37 @@ INLINE void retreat(const Sums *g, Tile *o, num v, num n, num N, const vf *A, co
     EACH g->A[v*N + n+k] = gA[k];
 }
 
-INLINE void gate_back(const Scan *s, const ScanGrads *G, const Work *w, num v, num i, num step, int m,
-                      int whole, int first, vf *gy) {
-    Walk out = walk(&G->out, w, v, i, step, whole), z = walk(&s->z, w, v, i, step, whole);
-    Walk raw = walk(&s->raw, w, v, i, step, whole), gz = walk(&G->z, w, v, i, step, whole);
-    Walk again = walk(&G->y, w, v, i, step, whole);
-    const int gated = s->z.p != 0, asked = G->y.p != 0;
-    for (int t = 0; t < m; t += P) {
+INLINE void gate_back(const Scan *s, const ScanGrads *G, const Work *w, const Spot *at, int first, vf *gy) {
+    vf room[5][T];
+    const int gated = s->z.p != 0;
+    Walk out = from(&G->out, w, at, room[0]), z = from(&s->z, w, at, room[1]);
+    Walk raw = first ? from(&s->raw, w, at, room[2]) : z;
+    Walk gz = onto(&G->z, w, at, room[3]), again = onto(&G->y, w, at, room[4]);
+    for (int t = 0; t < T; t += P) {
         vf o[P], q[P], g[P];
-        EACH o[k] = take(&out, t+k < m);
+        EACH o[k] = take(&out);
         if (gated) {
-            EACH g[k] = q[k] = take(&z, t+k < m);
+            EACH g[k] = q[k] = take(&z);
             sigmoid_each(g);
             if (first) EACH {
-                const vf y = take(&raw, t+k < m)*g[k];
-                put(&gz, t+k < m, y*o[k]*(1.f + q[k]*(1.f - g[k])));
-                put(&again, asked && t+k < m, y*q[k]);
+                const vf y = take(&raw)*g[k];
+                put(&gz, y*o[k]*(1.f + q[k]*(1.f - g[k])));
+                put(&again, y*q[k]);
             }
             EACH o[k] *= q[k]*g[k];
         }
         EACH gy[t+k] = o[k];
     }
+    if (!gated || !first) return;
+    bring(&G->z, w, at, room[3]);
+    bring(&G->y, w, at, room[4]);
 }
 
-INLINE void step_back(const Direction *d, const Grads *q, const Work *w, const Sums *g, num v, num i, num step, int m,
-                      int whole, Tile *o) {
-    Walk pu = walk(&q->u, w, v, i, step, whole), pd = walk(&q->delta, w, v, i, step, whole);
-    vf gD = g->D[v], gb = g->bias[v], skip = w->skip[v];
-    for (int t = 0; t < m; t += P) {
+INLINE void step_back(const Direction *d, const Grads *q, const Work *w, const Sums *g, const Spot *at, Tile *o) {
+    vf room[2][T], gD = g->D[at->v], gb = g->bias[at->v];
+    const vf skip = w->skip[at->v];
+    Walk pu = onto(&q->u, w, at, room[0]), pd = onto(&q->delta, w, at, room[1]);
+    for (int t = 0; t < T; t += P) {
         vf gx[P], s[P];
         EACH gx[k] = o->gx[t+k]*LN2 + o->gdu[t+k]*o->u[t+k];
         EACH gD += o->gy[t+k]*o->u[t+k];
@@ -607,22 +633,24 @@ INLINE void step_back(const Direction *d, const Grads *q, const Work *w, const S
             sigmoid_each(s);
             EACH gx[k] *= s[k];
         }
-        EACH if (t+k < m) gb += gx[k];
-        EACH o->gx[t+k] = gx[k];
-        EACH put(&pd, t+k < m && !d->r, gx[k]);
-        EACH put(&pu, t+k < m, o->gdu[t+k]*o->dt[t+k] + o->gy[t+k]*skip);
+        EACH o->gx[t+k] = gx[k] = t+k < at->m ? gx[k] : every(0.f);
+        EACH gb += gx[k];
+        if (!d->r) EACH put(&pd, gx[k]);
+        EACH put(&pu, o->gdu[t+k]*o->dt[t+k] + o->gy[t+k]*skip);
     }
-    g->D[v] = gD;
-    g->bias[v] = gb;
+    g->D[at->v] = gD;
+    g->bias[at->v] = gb;
+    bring(&q->u, w, at, room[0]);
+    if (!d->r) bring(&q->delta, w, at, room[1]);
 }
 
-INLINE void rank_back(const Direction *d, const Work *w, const Sums *g, num v, int m, const Tile *o) {
+INLINE void rank_back(const Direction *d, const Work *w, const Sums *g, num v, const Tile *o) {
     const vf zero = every(0.f);
     for (num r = 0; r < d->r; r += P) {
         vf gw[P], weight[P], gl[P];
         EACH gw[k] = r+k < d->r ? g->weight[v*d->r + r+k] : zero;
         EACH weight[k] = r+k < d->r ? w->weight[v*d->r + r+k] : zero;
-        for (int t = 0; t < m; t++) {
+        for (int t = 0; t < T; t++) {
             EACH gw[k] += o->gx[t]*w->low[(r+k)*T + t];
             EACH gl[k] = o->gx[t]*weight[k];
             collect(g->low + (r*T + t*P)*STRANDS, gl);
@@ -631,38 +659,38 @@ INLINE void rank_back(const Direction *d, const Work *w, const Sums *g, num v, i
     }
 }
 
-INLINE Soon wanted_back(const Scan *s, const ScanGrads *G, int way, const Work *w, num v, num i, num step) {
+INLINE Soon wanted_back(const Scan *s, const ScanGrads *G, int way, const Work *w, const Spot *at) {
     const Direction *d = &s->d[way];
     const Grads *g = &G->d[way];
     const Signal *always[] = {&d->u, &G->out, &s->z, &g->u, &g->delta}, *first[] = {&s->raw, &G->z, &G->y};
     Soon q = nothing(w);
-    for (int j = 0; j < 5; j++) expect(&q, always[j], w, v, i, step);
-    if (!d->r) expect(&q, &d->delta, w, v, i, step);
-    for (int j = 0; j < 3 && !way; j++) expect(&q, first[j], w, v, i, step);
+    for (int j = 0; j < 5; j++) expect(&q, always[j], w, at);
+    if (!d->r) expect(&q, &d->delta, w, at);
+    for (int j = 0; j < 3 && !way; j++) expect(&q, first[j], w, at);
     return q;
 }
 
-INLINE void tile_back(const Scan *s, const ScanGrads *G, int way, const Work *w, const Sums *g,
-                      num v, num i, num step, int m, int whole, num chunk) {
+INLINE void tile_back(const Scan *s, const ScanGrads *G, int way, const Work *w, const Sums *g, const Spot *at,
+                      num chunk) {
     const Direction *d = &s->d[way];
-    const vf *A = w->A + v*w->N;
-    const int lanes = lanes_of(w, v, whole);
+    const num v = at->v, N = w->N, lanes = at->lanes;
+    const vf *A = w->A + v*N;
     const float *starts = start_of(s, d, w, v, chunk);
-    const Soon q = wanted_back(s, G, way, w, v, i, step);
+    const Soon q = wanted_back(s, G, way, w, at);
     Tile o;
-    const int careful = begin(w, d, v, i, step, m, whole, o.dt, o.du, o.u, o.x);
-    gate_back(s, G, w, v, i, step, m, whole, way == 0, o.gy);
+    const int careful = begin(w, d, at, o.dt, o.du, o.u, o.x);
+    gate_back(s, G, w, at, way == 0, o.gy);
     for (int t = 0; t < T; t++) o.gdu[t] = o.gx[t] = every(0.f);
-    for (num n = 0; n < w->N; n += P) {
-        EACH o.h[0][k] = load(starts + (n + k)*lanes, 1, lanes);
-        EACH PREFETCH(starts + (w->N + n + k)*lanes);
-        if (careful) retrace(g, &o, n, w->N, A + n, w->B + n, m, 1, &q, pair(n));
-        else retrace(g, &o, n, w->N, A + n, w->B + n, m, 0, &q, pair(n));
-        retreat(g, &o, v, n, w->N, A + n, w->B + n, w->C + n, m, &q, pair(n)+1);
+    for (num n = 0; n < N; n += P) {
+        EACH o.h[0][k] = load(starts + (n + k)*lanes, 1, at->lanes);
+        EACH PREFETCH(starts + (N + n + k)*lanes);
+        if (careful) retrace(g, &o, n, N, A + n, w->B + n, 1, &q, pair(n));
+        else retrace(g, &o, n, N, A + n, w->B + n, 0, &q, pair(n));
+        retreat(g, &o, v, n, N, A + n, w->B + n, w->C + n, &q, pair(n)+1);
     }
-    rest(&q, w->N, m);
-    step_back(d, &G->d[way], w, g, v, i, step, m, whole, &o);
-    rank_back(d, w, g, v, m, &o);
+    rest(&q, N);
+    step_back(d, &G->d[way], w, g, at, &o);
+    rank_back(d, w, g, v, &o);
 }
 
 static void write_sums(const Scan *s, const ScanGrads *G, int way, const Work *w, const Sums *g) {
@@ -691,8 +719,6 @@ static void sweep_back(const Scan *s, const ScanGrads *G, int way, num task, Wor
     g.D = g.A + vecs*N; g.bias = g.D + vecs; g.weight = g.bias + vecs;
     g.B = (float *)(g.weight + vecs*d->r); g.C = g.B + T*N*STRANDS; g.low = g.C + T*N*STRANDS;
     memset(memory, 0, vecs*(2*N + 2 + d->r)*sizeof(vf));
-    const int whole = dense(&d->u) && (d->r || dense(&d->delta)) && dense(&s->z) && dense(&s->raw)
-                      && dense(&G->out) && dense(&G->z) && dense(&G->y) && dense(&q->u) && dense(&q->delta);
     prepare(w, s, d);
     if (q->last) for (num v = 0; v < vecs; v++) for (num n = 0; n < s->n; n++)
         g.H[v*N + n] = load(q->last + (w->b*s->e + w->from + v*W)*s->n + n, s->n, lanes_from(w, v));
@@ -705,9 +731,8 @@ static void sweep_back(const Scan *s, const ScanGrads *G, int way, num task, Wor
         read_low(w->low, d, w->b, i, step, m);
         memset(g.B, 0, T*(2*N + padded(d->r))*STRANDS*sizeof(float));
         for (num v = 0; v < vecs; v++) {
-            look_ahead(w, v, -step);
-            if (whole && is_whole(w, v, m)) tile_back(s, G, way, w, &g, v, i, step, T, 1, chunk);
-            else tile_back(s, G, way, w, &g, v, i, step, m, 0, chunk);
+            const Spot at = spot(w, v, i, step, m, -T*step);
+            tile_back(s, G, way, w, &g, &at, chunk);
         }
         for (int t = 0; t < m; t++) for (num n = 0; n < s->n; n++) {
             q->B[(row + i + step*t)*q->row + n] = collected(g.B, t*N + n);
