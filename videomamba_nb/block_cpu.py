@@ -20,7 +20,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from . import scan_cpu
-from .scan_cpu import Signal, call, channel_last, library, new, run_calls, signal
+from .scan_cpu import library, run_calls
+from .vectors import Signal, call, channel_last, new, signal
 
 # %% ../nbs/15_block_cpu.ipynb #250e7713
 class _Space(threading.local):
@@ -105,6 +106,7 @@ def _describe(x, outs, weights, biases, projections=()):
         s.outs,s.project[way],s.projected[way] = o.shape[-1],turned[m+way],o.data_ptr()
     return turn, s
 
+# %% ../nbs/15_block_cpu.ipynb #a11914d1
 def conv_calls(
     x:Float[Tensor,'b e l'], # Signal in float32
     outs:list, # One (b, e, l) for each direction, to be filled
@@ -160,6 +162,7 @@ def conv_back_into(
     call(library(), 'conv_backward', s, G, tasks='conv_back')
     return gw.sum(1).transpose(1, 2), gb.sum(1)
 
+# %% ../nbs/15_block_cpu.ipynb #8e0b828b
 def bi_conv_backward(
     gu:Float[Tensor,'b e l'], # Gradient of the first output
     gu_b:Float[Tensor,'b e l'], # Gradient of the second

@@ -14,8 +14,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .block_cpu import conv_back_into, conv_calls, conv_into, linear_into, remembered, workspace
-from .scan_cpu import block_size, new, new_saved, run_calls, scan_back_into, scan_calls
+from .scan_cpu import block_size, new_saved, run_calls, scan_back_into, scan_calls
 from .ssm import Direction
+from .vectors import new
 
 # %% ../nbs/15_mixer_cpu.ipynb #83b7d047
 class _Side(NamedTuple):
@@ -71,8 +72,7 @@ def _where(p): return None if p is None else (p.data_ptr(), p.shape)
 
 def _in_place(hidden, flat):
     "Mixed tokens, all but them in buffers."
-    (b,l,d),flat = hidden.shape,[p if p is None else p.contiguous() for p in flat]
-    sides,wide = _sides(flat),len(flat[0])
+    (b,l,d),sides,wide = hidden.shape,_sides(flat),len(flat[0])
     xz = linear_into(hidden.reshape(-1, d), flat[0], flat[1], workspace('xz', b*l, wide))
     def make():
         ps = workspace('p', 2, b, l, len(sides[0].proj))
@@ -161,7 +161,7 @@ def mix(
     hidden:Float[Tensor,'b l d'], # Tokens
 )->Float[Tensor,'b l d']: # Mixed tokens
     "All of a mixer: in buffers that stay without gradients, and with them keeping only what is dear."
-    flat = _parameters(mixer)
+    flat = [p if p is None else p.contiguous() for p in _parameters(mixer)]
     if torch.is_grad_enabled() and any(o is not None and o.requires_grad for o in (hidden, *flat)):
         return _Mixed.apply(hidden, *flat)
     return _in_place(hidden, flat)

@@ -1,4 +1,4 @@
-/* Written from nbs/14_scan_cpu.ipynb, nbs/15_block_cpu.ipynb by dev/export_c.py: edit there, not here. */
+/* Written from nbs/13a_vectors.ipynb, nbs/14_scan_cpu.ipynb, nbs/15_block_cpu.ipynb by dev/export_c.py: edit there, not here. */
 
 #include <math.h>
 #include <stdint.h>
@@ -274,7 +274,8 @@ INLINE Walk onto(const Signal *x, const Work *w, const Spot *at, vf *room) {
 
 INLINE void turn_quads(const float *p, num gap, float *o, num hop) {
 #if W > 1
-    const quad a = *(const uq *)p, b = *(const uq *)(p + gap), c = *(const uq *)(p + 2*gap), d = *(const uq *)(p + 3*gap);
+    const quad a = *(const uq *)p, b = *(const uq *)(p + gap);
+    const quad c = *(const uq *)(p + 2*gap), d = *(const uq *)(p + 3*gap);
     for (int k = 0; k < 4; k++) *(uq *)(o + k*hop) = (quad){a[k], b[k], c[k], d[k]};
 #endif
 }
