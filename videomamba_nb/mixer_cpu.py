@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .block_cpu import conv_back_into, conv_calls, conv_into, linear_into, remembered, workspace
+from .scan import only_once
 from .scan_cpu import block_size, new_saved, run_calls, scan_back_into, scan_calls
 from .ssm import Direction
 from .vectors import new
@@ -133,15 +134,6 @@ def _backward(g, hidden, flat, kept):
     return (gxz @ flat[0]).view_as(hidden), *made
 
 # %% ../nbs/15_mixer_cpu.ipynb #063e384c
-class _Once(torch.autograd.Function):
-    "Gradients that know what they came from, and that they have no gradients themselves."
-    @staticmethod
-    def forward(ctx, source, *grads): return tuple(o if o is None else o.clone() for o in grads)
-
-    @staticmethod
-    def backward(ctx, *args):
-        raise RuntimeError('no gradients of gradients from the CPU kernels: set VIDEOMAMBA_SCAN=seq')
-
 class _Mixed(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden, *flat):
@@ -153,8 +145,7 @@ class _Mixed(torch.autograd.Function):
     def backward(ctx, g):
         hidden,*rest = ctx.saved_tensors
         with torch.no_grad(): grads = _backward(g, hidden, rest[4:], rest[:4])
-        sources = [o for o in (g, hidden, *rest[4:]) if o is not None and o.requires_grad]
-        return _Once.apply(sources[0], *grads) if torch.is_grad_enabled() and sources else grads
+        return only_once(grads, [g, hidden, *rest[4:]])
 
 def mix(
     mixer:nn.Module, # A bidirectional mixer with the official parameter names, float32

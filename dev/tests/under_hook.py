@@ -35,7 +35,7 @@ from videomamba_nb import pieces, policy, pretrained, protocol, published, quest
 from videomamba_nb import recipe, released, rerun, retrieval, saliency, saving, scale, scan, scan_chunked, scan_cpu
 from videomamba_nb import scan_order, scan_triton, scan_triton_bwd, search, search_commands, search_page, search_parts
 from videomamba_nb import sensitivity, shard_train, shards, sources, ssm, step, streaming, teacher, text_encoder
-from videomamba_nb import torch_file, towers, train, training, triton_kernels, usage, usage_data, usage_search, video
+from videomamba_nb import torch_file, towers, train, training, triton_kernels, usage, usage_data, usage_search, vectors, video
 from videomamba_nb import video_encoder, videotext, viz, weights, words, zero_shot, zoo
 
 del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
@@ -226,8 +226,12 @@ def call_build(tmp):
 
 def call_scan_chunked(tmp): use_form(scan_chunked)
 
+def call_vectors(tmp):
+    vectors.kernel_source()
+    vectors.signal(vectors.channel_last(1, 2, 3))
+
 def call_scan_cpu(tmp):
-    scan_cpu.kernel_source(), scan_cpu.block_size(384, 2, 4), scan_cpu.signal(scan_cpu.channel_last(1, 2, 3))
+    scan_cpu.block_size(384, 2, 4)
     if build.compilers(): use_form(scan_cpu), scan_cpu.library()
 
 def use_form(form):
