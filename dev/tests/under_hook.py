@@ -35,8 +35,8 @@ from videomamba_nb import pieces, policy, pretrained, protocol, published, quest
 from videomamba_nb import recipe, released, rerun, retrieval, saliency, saving, scale, scan, scan_chunked, scan_cpu
 from videomamba_nb import scan_order, scan_triton, scan_triton_bwd, search, search_commands, search_page, search_parts
 from videomamba_nb import sensitivity, shard_train, shards, sources, ssm, step, streaming, teacher, text_encoder
-from videomamba_nb import torch_file, towers, train, training, triton_kernels, usage, usage_data, usage_search, vectors, video
-from videomamba_nb import video_encoder, videotext, viz, weights, words, zero_shot, zoo
+from videomamba_nb import torch_file, towers, train, training, triton_kernels, usage, usage_data, usage_search, vectors
+from videomamba_nb import video, video_encoder, videotext, viz, weights, words, zero_shot, zoo
 
 del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
 
