@@ -8,7 +8,9 @@
 
 Within a table all calls take turns, round by round, in one process of its own; each number is a median. A table is one
 size, number of threads and setting of malloc (tuned: glibc keeps large blocks that are freed; the same for everybody).
-The column `others` is the share of the machine that other processes used meanwhile: measure again where it is not near 0."""
+The column `others` is the share of the machine that other processes used meanwhile: measure again where it is not near 0.
+The column `peak` is what the machine gave before or after, whichever was less, in GFLOP/s: a virtual machine has
+neighbours that `others` cannot see, and kernels that live in the registers feel them more than those that wait."""
 import argparse
 import os
 import statistics
@@ -138,14 +140,23 @@ def child(args):
     torch.set_num_threads(args.threads)
     setting, name = dict(malloc=args.malloc) | versions(), {'floor': 'cpu_share'}.get(step, f'cpu_{step}')
     with tempfile.TemporaryDirectory() as tmp:
-        lib = cpu_floor.build(tmp) if step == 'floor' else None
+        try:
+            lib = cpu_floor.build(tmp)
+        except RuntimeError:
+            if step == 'floor':
+                raise
+            lib = None
+        def peak():
+            return lib and cpu_floor.peak(lib, args.threads)
         for config in tables(step, args.quick, args.threads):
             if args.resume and is_done(read_rows(name, args.out), setting | config, where()):
                 continue
+            before = peak()
             with Others() as others:
                 rows = measure(step, config, args.rounds, args.limit, args.quick, lib)
-            append_rows(name, [setting | row | dict(others=others.share) for row in rows], args.out)
-            show(step, dict(threads=args.threads, malloc=args.malloc, others=others.share) | config, rows)
+            state = dict(others=others.share, peak=lib and min(before, peak()))
+            append_rows(name, [setting | row | state for row in rows], args.out)
+            show(step, dict(threads=args.threads, malloc=args.malloc) | state | config, rows)
 
 
 def memory_step(args):
