@@ -73,24 +73,11 @@ def verdict(values, need, more):
     return 'not measured' if None in values.values() else 'pass'
 
 
-def _tables(folder, is_bad):
-    "How many tables hold a row for which `is_bad`."
-    rows = [row for step in ('share', 'scan', 'model', 'train') for row in read_rows(f'cpu_{step}', folder)]
-    keys = ('threads', 'malloc', 'b', 'e', 'l', 'grads', 'frames', 'linear')
-    return len({tuple(row.get(k) for k in keys) for row in rows if is_bad(row, rows)})
-
-
 def disturbed(folder=RESULTS, most=.05):
     "How many tables were measured while others used more than `most` of the machine."
-    return _tables(folder, lambda row, rows: float(row.get('others') or 0) > most)
-
-
-def slowed(folder=RESULTS, least=.9):
-    "How many tables were measured while the machine gave less than `least` of what it gave at best."
-    def is_slow(row, rows):
-        same = [float(r.get('peak') or 0) for r in rows if r['threads'] == row['threads']]
-        return 0 < float(row.get('peak') or 0) < least*max(same)
-    return _tables(folder, is_slow)
+    rows = [row for step in ('share', 'scan', 'model', 'train') for row in read_rows(f'cpu_{step}', folder)]
+    keys = ('threads', 'malloc', 'b', 'e', 'l', 'grads', 'frames', 'linear')
+    return len({tuple(row.get(k) for k in keys) for row in rows if float(row.get('others') or 0) > most})
 
 
 def report(folder=RESULTS):
@@ -104,8 +91,6 @@ def report(folder=RESULTS):
         print(f'{label:62} {("" if more else "<= ")+str(need):>7} {cells[0]:>8} {cells[1]:>8}  {told}')
     if n := disturbed(folder):
         print(f'{n} tables were measured while others used more than 5 % of the machine (column others): measure them again')
-    if n := slowed(folder):
-        print(f'{n} tables were measured while the machine gave less than 90 % of its best (column peak)')
     return failed
 
 

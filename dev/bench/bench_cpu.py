@@ -9,8 +9,8 @@
 Within a table all calls take turns, round by round, in one process of its own; each number is a median. A table is one
 size, number of threads and setting of malloc (tuned: glibc keeps large blocks that are freed; the same for everybody).
 The column `others` is the share of the machine that other processes used meanwhile: measure again where it is not near 0.
-The column `peak` is what the machine gave before or after, whichever was less, in GFLOP/s: a virtual machine has
-neighbours that `others` cannot see, and kernels that live in the registers feel them more than those that wait."""
+The column `triad` is the memory bandwidth at that time, in GB/s. On a virtual machine it tells which cores one was
+given: two that share a last cache pass their results on quickly, two that do not have more bandwidth and less speed."""
 import argparse
 import os
 import statistics
@@ -146,15 +146,13 @@ def child(args):
             if step == 'floor':
                 raise
             lib = None
-        def peak():
-            return lib and cpu_floor.peak(lib, args.threads)
         for config in tables(step, args.quick, args.threads):
             if args.resume and is_done(read_rows(name, args.out), setting | config, where()):
                 continue
-            before = peak()
+            triad = lib and round(cpu_floor.triad(lib, 128, args.threads, 3), 1)
             with Others() as others:
                 rows = measure(step, config, args.rounds, args.limit, args.quick, lib)
-            state = dict(others=others.share, peak=lib and min(before, peak()))
+            state = dict(others=others.share, triad=triad)
             append_rows(name, [setting | row | state for row in rows], args.out)
             show(step, dict(threads=args.threads, malloc=args.malloc) | state | config, rows)
 

@@ -116,13 +116,8 @@ def exp_rows(lib, threads, rounds=15):
     return rows
 
 
-def peak(lib, threads, rounds=3):
-    "GFLOP/s of multiply-adds that this machine gives at the moment: a neighbour on the same host shows only here."
-    rate = 1/_best(lambda: 1/lib.fma_rate(10**6), threads, rounds) # of the slowest thread
-    return round(rate*threads/1e9, 1)
-
-
-def _triad(lib, megabytes, threads, rounds):
+def triad(lib, megabytes, threads, rounds):
+    "Gigabytes per second of a[i] = b[i] + s*c[i], 12 bytes per number, on arrays that fill `megabytes` each."
     n, reps = megabytes*2**18//threads, max(1, 256//megabytes)
     arrays = [[np.ones(n, np.float32) for _ in range(3)] for _ in range(threads)]
     def one(own):
@@ -135,7 +130,7 @@ def _triad(lib, megabytes, threads, rounds):
 def memory_rows(lib, threads, rounds=15, megabytes=(16, 128)):
     "Gigabytes per second of a[i] = b[i] + s*c[i], 12 bytes per number, for arrays of two sizes."
     return [dict(quantity='triad', name=f'arrays of {o} MB', threads=threads, unit='GB/s',
-                 value=round(_triad(lib, o, threads, rounds), 2)) for o in megabytes]
+                 value=round(triad(lib, o, threads, rounds), 2)) for o in megabytes]
 
 
 def measure(lib, threads=(1, 2), rounds=15, megabytes=(16, 128)):
@@ -143,8 +138,8 @@ def measure(lib, threads=(1, 2), rounds=15, megabytes=(16, 128)):
     rows = []
     for t in threads:
         rows += exp_rows(lib, t, rounds)
-        value = peak(lib, t, rounds)
-        rows.append(dict(quantity='fma', name='multiply-adds', threads=t, value=value, unit='GFLOP/s'))
+        rate = 1/_best(lambda: 1/lib.fma_rate(10**6), t, rounds) # of the slowest thread
+        rows.append(dict(quantity='fma', name='multiply-adds', threads=t, value=round(rate*t/1e9, 1), unit='GFLOP/s'))
         rows += memory_rows(lib, t, rounds, megabytes)
     keys = ('quantity', 'name', 'threads', 'value', 'unit', 'error', 'counts')
     return [{k: row.get(k, '') for k in keys} for row in rows]

@@ -203,8 +203,7 @@ def test_bars(tmp_path, capsys):
     "A bar passes where it is reached with every malloc it names, fails where one is not, else is not measured."
     config = bars.SCAN | dict(grads=0, threads=2)
     ms = dict(default=dict(cpu=1, mambapy=120, loop=60, chunked=20), tuned=dict(cpu=1, mambapy=50, loop=45, chunked=20))
-    state = dict(default=dict(others=.3, peak=250.), tuned=dict(others=.3, peak=200.))
-    rows = [config | dict(malloc=m, backend=k, ms=v) | state[m] for m, o in ms.items() for k, v in o.items()]
+    rows = [config | dict(malloc=m, backend=k, ms=v, others=.3) for m, o in ms.items() for k, v in o.items()]
     common.append_rows('cpu_scan', rows, tmp_path)
     bars.report(tmp_path)
     out = capsys.readouterr().out
@@ -212,7 +211,7 @@ def test_bars(tmp_path, capsys):
     assert told['scan forward, cpu against loop'] == 'FAIL' # 60 and 45, where 50 is needed
     assert told['scan forward, chunked against mambapy'] == 'FAIL' # 6 and 2.5
     assert told['scan forward + backward, cpu against loop'] == 'measured'
-    assert '2 tables were measured while others' in out and '1 tables were measured while the machine' in out
+    assert '2 tables were measured while others' in out
     assert bars.verdict(dict(a=40, b=41), 40, True) == 'pass' and bars.verdict(dict(a=1.2), 1.1, False) == 'FAIL'
 
 def test_command_line(tmp_path):

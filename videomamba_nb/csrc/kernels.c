@@ -520,14 +520,17 @@ API int scan_forward_task(const Scan *s, num task) {
     return 0;
 }
 
-#define FOR_ALL(count, call) { \
+#define PRAGMA(x) _Pragma(#x)
+#define ON_DEMAND schedule(dynamic, 1)
+#define IN_SHARES schedule(static)
+#define FOR_ALL(how, count, call) { \
     const num n_ = count; \
     int failed = 0; \
-    _Pragma("omp parallel for schedule(dynamic, 1) num_threads(threads) reduction(|:failed)") \
+    PRAGMA(omp parallel for how num_threads(threads) reduction(|:failed)) \
     for (num i = 0; i < n_; i++) failed |= call; \
     return failed; }
 
-API int scan_forward(const Scan *s, int threads) FOR_ALL(scan_tasks(s), scan_forward_task(s, i))
+API int scan_forward(const Scan *s, int threads) FOR_ALL(ON_DEMAND, scan_tasks(s), scan_forward_task(s, i))
 
 typedef struct {
     Signal u, delta;
@@ -757,7 +760,7 @@ API int scan_backward_task(const Scan *s, const ScanGrads *G, num task) {
 }
 
 API int scan_backward(const Scan *s, const ScanGrads *G, int threads)
-    FOR_ALL(scan_tasks(s), scan_backward_task(s, G, i))
+    FOR_ALL(ON_DEMAND, scan_tasks(s), scan_backward_task(s, G, i))
 
 API int uses_openmp(void) {
 #ifdef _OPENMP
@@ -923,7 +926,7 @@ API int conv_forward_task(const Conv *s, num task) {
     return 0;
 }
 
-API int conv_forward(const Conv *s, int threads) FOR_ALL(conv_tasks(s), conv_forward_task(s, i))
+API int conv_forward(const Conv *s, int threads) FOR_ALL(IN_SHARES, conv_tasks(s), conv_forward_task(s, i))
 
 typedef struct { num rows, cols, wide; const float *before; float *after; } Turn;
 typedef struct { num count; Turn job[4]; } Turns;
@@ -942,7 +945,7 @@ API int turn_task(const Turns *s, num task) {
     return 0;
 }
 
-API int turn(const Turns *s, int threads) FOR_ALL(turn_tasks(s), turn_task(s, i))
+API int turn(const Turns *s, int threads) FOR_ALL(IN_SHARES, turn_tasks(s), turn_task(s, i))
 
 INLINE void slope(const Conv *s, const Signal *gu, int way, num b, num t, num c, int whole, num n,
                   vf *gv) {
@@ -996,7 +999,7 @@ API int conv_backward_task(const Conv *s, const ConvGrads *G, num task) {
 }
 
 API int conv_backward(const Conv *s, const ConvGrads *G, int threads)
-    FOR_ALL(conv_back_tasks(s), conv_backward_task(s, G, i))
+    FOR_ALL(IN_SHARES, conv_back_tasks(s), conv_backward_task(s, G, i))
 
 /* 10. residual and norm */
 typedef struct { num rows, d; const float *x, *before, *weight; float *sum, *y, *scale; float eps; } Norm;
@@ -1025,7 +1028,7 @@ API int norm_forward_task(const Norm *s, num task) {
     return 0;
 }
 
-API int norm_forward(const Norm *s, int threads) FOR_ALL(norm_tasks(s), norm_forward_task(s, i))
+API int norm_forward(const Norm *s, int threads) FOR_ALL(IN_SHARES, norm_tasks(s), norm_forward_task(s, i))
 
 API int norm_backward_task(const Norm *s, const NormGrads *G, num task) {
     const num end = (task + 1)*ROWS < s->rows ? (task + 1)*ROWS : s->rows, d = s->d;
@@ -1053,4 +1056,4 @@ API int norm_backward_task(const Norm *s, const NormGrads *G, num task) {
 }
 
 API int norm_backward(const Norm *s, const NormGrads *G, int threads)
-    FOR_ALL(norm_tasks(s), norm_backward_task(s, G, i))
+    FOR_ALL(IN_SHARES, norm_tasks(s), norm_backward_task(s, G, i))
