@@ -6,6 +6,7 @@
 __all__ = ['mix']
 
 # %% ../nbs/15_mixer_cpu.ipynb #8a908bbe
+from ctypes import Structure, c_int64, c_void_p
 from typing import NamedTuple
 
 import torch
@@ -13,11 +14,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .block_cpu import conv_back_into, conv_calls, conv_into, linear_into, remembered, workspace
+from . import product_cpu
+from .block_cpu import _Conv, _of, conv_back_into, conv_calls, conv_into, remembered, workspace
+from .product_cpu import linear_into, product_calls
 from .scan import only_once
 from .scan_cpu import block_size, new_saved, run_calls, scan_back_into, scan_calls
 from .ssm import Direction
-from .vectors import new
+from .vectors import Signal, new, signal
 
 # %% ../nbs/15_mixer_cpu.ipynb #83b7d047
 class _Side(NamedTuple):
@@ -68,12 +71,57 @@ def _follow(plan, sides):
 
 def _signals(name, b, l, e): return [*workspace(name, 2, b, l, e).transpose(2, 3)]
 
+# %% ../nbs/15_mixer_cpu.ipynb #9bcc94bd
+class _Entry(Structure):
+    _fields_ = [('conv', _Conv)] + _of(c_int64, 'd parts') + _of(c_void_p, 'hidden weight') \
+             + _of(c_void_p*2, 'filters project sums') + [('z', Signal)]
+
+def _entry(us, z, ps, flat, sides):
+    "All before the scan as a structure; where the tokens lie is set at each call."
+    (b,q,w,l),k,outs = z.shape,sides[0].conv.shape[2],ps.shape[-1]
+    conv = _Conv(b, l, q*w, k, 2, outs)
+    s = _Entry(conv=conv, d=flat[0].shape[1], parts=q, weight=flat[0].data_ptr(), z=signal(z))
+    for way,side in enumerate(sides):
+        s.conv.u[way],s.sums[way] = signal(us[way]),ps[way].data_ptr()
+        s.filters[way],s.project[way] = side.conv.data_ptr(),side.proj.data_ptr()
+        if side.conv_bias is not None: s.conv.bias[way] = side.conv_bias.data_ptr()
+    return s
+
+# %% ../nbs/15_mixer_cpu.ipynb #f5838b23
+def _parts(hidden, flat, sides):
+    "Into how many parts the channels are cut for the pass above; 0 where that is not the way."
+    (b,l,_),e,threads = hidden.shape,len(sides[0].A_log),torch.get_num_threads()
+    block = block_size(e, b, threads)
+    biased = any(o is not None for o in (flat[1], flat[3], sides[0].proj_bias, sides[1].proj_bias))
+    if biased or e % block or l < 256 or e//block > 8 or b*(e//block) < threads: return 0
+    return e//block if product_cpu.choose_product(hidden, flat[0]) == 'tile' else 0
+
+def _passes(q, b, l, flat, sides):
+    "The calls of a mixer: to the scan, the scan, from it."
+    w,outs = len(sides[0].A_log)//q,len(sides[0].proj)
+    us,z = workspace('u', 2, b, q, l, w).transpose(3, 4),workspace('z', b, q, l, w).transpose(2, 3)
+    ps = workspace('p', 2, q, b, l, outs)
+    entry = _entry(us, z, ps, flat, sides)
+    dirs = [_direction(*k) for k in zip(sides, us, ps[:,0])]
+    calls = [('entry_forward', entry)] + [('gather_forward', entry)]*(q > 1)
+    return calls + scan_calls(dirs, z, us[0], True) + product_calls(us[0].transpose(2, 3), flat[2])
+
 # %% ../nbs/15_mixer_cpu.ipynb #5baaa88e
 def _where(p): return None if p is None else (p.data_ptr(), p.shape)
+
+def _in_parts(q, hidden, flat, sides):
+    "Mixed tokens, each part of the channels with one thread."
+    (b,l,d),hidden = hidden.shape,hidden.contiguous()
+    key = 'in parts', b, l, torch.get_num_threads(), *map(_where, flat)
+    calls,out = remembered(key, lambda: _passes(q, b, l, flat, sides)),new(b, l, d)
+    calls[0][1].hidden,calls[-1][1].y = hidden.data_ptr(),out.data_ptr()
+    run_calls(calls)
+    return out
 
 def _in_place(hidden, flat):
     "Mixed tokens, all but them in buffers."
     (b,l,d),sides,wide = hidden.shape,_sides(flat),len(flat[0])
+    if q := _parts(hidden, flat, sides): return _in_parts(q, hidden, flat, sides)
     xz = linear_into(hidden.reshape(-1, d), flat[0], flat[1], workspace('xz', b*l, wide))
     def make():
         ps = workspace('p', 2, b, l, len(sides[0].proj))

@@ -80,9 +80,9 @@ def block_size(
 # %% ../nbs/14_scan_cpu.ipynb #31747ace
 def _describe(dirs, z, y, raw, h0, last, states, softplus):
     "The whole call in one structure."
-    b,e,l = y.shape
-    n,g,m = dirs[0].A.shape[1],dirs[0].B.shape[1],len(dirs)
-    s = _Scan(b, l, e, n, g, block_size(e//g, b*g, torch.get_num_threads()), m)
+    b,l,(e,n),g,m = len(y),y.shape[-1],dirs[0].A.shape,dirs[0].B.shape[1],len(dirs)
+    block = y.shape[2] if y.ndim == 4 else block_size(e//g, b*g, torch.get_num_threads())
+    s = _Scan(b, l, e, n, g, block, m)
     for name,x in dict(z=z, y=y, raw=raw).items():
         if x is not None: setattr(s, name, signal(x))
     for way,d in enumerate(dirs): _describe_way(s.d[way], d, softplus)
@@ -149,7 +149,7 @@ def scan_forward(
 def scan_calls(
     dirs:list, # One or two `Direction`s, float32, vectors without gaps
     z:Tensor | None, # Gate (b, e, l)
-    y:Tensor, # Output (b, e, l), to be filled; it may be the first direction's `u`
+    y:Tensor, # Output (b, e, l) or (b, q, e/q, l), to be filled; it may be the first direction's `u`
     log_rates:bool=False, # Does `A` hold log(-A), as checkpoints do?
     saved:tuple=(None, None), # From `new_saved`, to be filled
 )->list: # For `run_calls`, as often as wanted while nothing moves

@@ -24,14 +24,16 @@ def kernel_source()->str: # C99
 
 # %% ../nbs/13a_vectors.ipynb #9696b043
 class Signal(Structure):
-    "Where a (b, e, l) tensor lies, and its three strides."
-    _fields_ = [('p', c_void_p)] + [(k, c_int64) for k in 'bcl']
+    "Where a (b, e, l) tensor lies, its three strides, and what blocks of channels lie apart beyond them."
+    _fields_ = [('p', c_void_p)] + [(k, c_int64) for k in ('b', 'c', 'l', 'gap')]
 
 def signal(
-    x:Float[Tensor,'b e l'], # Any strides, float32
+    x:Float[Tensor,'b e l'] | Float[Tensor,'b q c l'], # Any strides, float32; or channels in q blocks of c
 )->Structure: # Address and strides
     "A tensor as the kernel sees it: where it lies, and its strides."
-    return Signal(x.data_ptr(), *x.stride())
+    if x.ndim == 3: return Signal(x.data_ptr(), *x.stride(), 0)
+    b,q,c,l = x.stride()
+    return Signal(x.data_ptr(), b, c, l, q - x.shape[2]*c)
 
 def new(
     *shape:int, # Any shape

@@ -9,7 +9,7 @@ from unittest.mock import patch
 import torch
 from rivals import NEEDS_MAMBAPY, SCANS, linear_layers
 
-from videomamba_nb import block_cpu, bmamba, scan
+from videomamba_nb import bmamba, product_cpu, scan
 from videomamba_nb.core import set_seed
 from videomamba_nb.model import create_model
 
@@ -80,9 +80,9 @@ def same_linear(kind):
     "All models, ours and the rivals, on the same linear layers."
     with ExitStack() as stack:
         if kind == 'own':
-            stack.enter_context(linear_layers(block_cpu.linear))
+            stack.enter_context(linear_layers(product_cpu.linear))
         else:
-            stack.enter_context(patch.object(block_cpu, 'choose_product', lambda *args: 'torch'))
+            stack.enter_context(patch.object(product_cpu, 'choose_product', lambda *args: 'torch'))
         yield
 
 

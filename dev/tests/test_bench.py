@@ -133,7 +133,7 @@ def test_linear_layers_are_the_same_for_all(monkeypatch, grads):
     def chosen(*args):
         seen.append(1)
         return 'torch'
-    monkeypatch.setattr(ours.block_cpu, 'choose_product', chosen)
+    monkeypatch.setattr(ours.product_cpu, 'choose_product', chosen)
     transformer, mamba, x = rivals.vit(2, **TINY).eval(), ours.tiny(2, **TINY).eval(), torch.randn(1, 3, 2, 32, 32)
     for kind, model in ((k, m) for k in ('own', 'torch') for m in (transformer, mamba)):
         seen.clear()

@@ -31,12 +31,12 @@ from videomamba_nb import caption_data, caption_files, caption_rules, captions, 
 from videomamba_nb import contract, core, data, datasets, demo, digits, distill, evaluate, events, explorer, export
 from videomamba_nb import features, films, flops, index_file, indexing, inference, layout, lists, loading, long_video
 from videomamba_nb import lookup, masked, masks, model, objective, onnx_export, pair_losses, pair_train, parallel
-from videomamba_nb import pieces, policy, pretrained, protocol, published, question_files, quiz, ranking, reading
-from videomamba_nb import recipe, released, rerun, retrieval, saliency, saving, scale, scan, scan_chunked, scan_cpu
-from videomamba_nb import scan_order, scan_triton, scan_triton_bwd, search, search_commands, search_page, search_parts
-from videomamba_nb import sensitivity, shard_train, shards, sources, ssm, step, streaming, teacher, text_encoder
-from videomamba_nb import torch_file, towers, train, training, triton_kernels, usage, usage_data, usage_search, vectors
-from videomamba_nb import video, video_encoder, videotext, viz, weights, words, zero_shot, zoo
+from videomamba_nb import pieces, policy, pretrained, product_cpu, protocol, published, question_files, quiz, ranking
+from videomamba_nb import reading, recipe, released, rerun, retrieval, saliency, saving, scale, scan, scan_chunked
+from videomamba_nb import scan_cpu, scan_order, scan_triton, scan_triton_bwd, search, search_commands, search_page
+from videomamba_nb import search_parts, sensitivity, shard_train, shards, sources, ssm, step, streaming, teacher
+from videomamba_nb import text_encoder, torch_file, towers, train, training, triton_kernels, usage, usage_data
+from videomamba_nb import usage_search, vectors, video, video_encoder, videotext, viz, weights, words, zero_shot, zoo
 
 del os.environ['TRITON_INTERPRET'] # the kernels keep their interpreter; `auto` need not know
 
@@ -233,6 +233,12 @@ def call_vectors(tmp):
 def call_scan_cpu(tmp):
     scan_cpu.block_size(384, 2, 4)
     if build.compilers(): use_form(scan_cpu), scan_cpu.library()
+    x,w = torch.rand(2, 3, 4),torch.rand(5, 4)
+    product_cpu.product_calls(x, w, torch.rand(5), torch.rand(2, 3, 5))
+    product_cpu.product_calls(torch.rand(2, 2, 3, 2), w)
+    product_cpu.linear(x, w, torch.rand(5))
+    product_cpu.linear_into(x[0], w, None, torch.rand(3, 5))
+    if build.compilers() and scan_cpu.library().vector_width() == 16: product_cpu.tiled(x, w)
 
 def use_form(form):
     "The four functions of a plugged-in form, called as `scan` calls them."

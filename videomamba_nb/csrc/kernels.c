@@ -1,4 +1,4 @@
-/* Written from nbs/13a_vectors.ipynb, nbs/14_scan_cpu.ipynb, nbs/15_block_cpu.ipynb by dev/export_c.py: edit there, not here. */
+/* Written from nbs/13a_vectors.ipynb, nbs/14_scan_cpu.ipynb, nbs/14a_product_cpu.ipynb, nbs/15_block_cpu.ipynb, nbs/15_mixer_cpu.ipynb by dev/export_c.py: edit there, not here. */
 
 #include <math.h>
 #include <stdint.h>
@@ -40,9 +40,11 @@ typedef int32_t vi;
 #ifdef __GNUC__
 #  define INLINE static inline __attribute__((always_inline))
 #  define PREFETCH(p) __builtin_prefetch(p)
+#  define OWN(p) __builtin_prefetch(p, 1)
 #else
 #  define INLINE static inline
 #  define PREFETCH(p) (void)(p)
+#  define OWN(p) (void)(p)
 #endif
 #ifdef _WIN32
 #  define API __declspec(dllexport)
@@ -185,7 +187,7 @@ INLINE void sigmoid_each(vf *x) {
 
 #define T 16
 
-typedef struct { float *p; num b, c, l; } Signal;
+typedef struct { float *p; num b, c, l, gap; } Signal;
 
 typedef struct {
     Signal u, delta, B, C;
@@ -201,7 +203,7 @@ typedef struct {
 } Scan;
 
 typedef struct {
-    num b, from, to, vecs, N;
+    num b, part, from, to, vecs, N;
     vf *A, *H, *bias, *skip, *most, *weight;
     float *B, *C, *low;
 } Work;
@@ -263,7 +265,7 @@ static void read_low(float *low, const Direction *d, num b, num i, num step, int
 typedef struct { float *p; num hop; } Walk;
 
 INLINE float *home(const Signal *x, const Work *w, const Spot *at) {
-    return x->p + w->b*x->b + (w->from + at->v*W)*x->c + at->i*x->l;
+    return x->p + w->b*x->b + w->part*x->gap + (w->from + at->v*W)*x->c + at->i*x->l;
 }
 
 INLINE int in_place(const Signal *x, const Spot *at) { return at->whole && x->c == 1; }
@@ -487,7 +489,8 @@ static num rank_of(const Scan *s) { return s->d[0].r > s->d[1].r ? s->d[0].r : s
 static float *place(Work *w, const Scan *s, num task, float *memory) {
     const num per = s->e/s->groups, parts = parts_of(s), start = task/parts % s->groups*per;
     w->b = task/parts/s->groups;
-    w->from = start + task % parts*s->block;
+    w->part = task % parts;
+    w->from = start + w->part*s->block;
     w->to = w->from + s->block < start + per ? w->from + s->block : start + per;
     w->vecs = (w->to - w->from + W-1)/W;
     w->N = padded(s->n);
@@ -530,7 +533,10 @@ API int scan_forward_task(const Scan *s, num task) {
     for (num i = 0; i < n_; i++) failed |= call; \
     return failed; }
 
-API int scan_forward(const Scan *s, int threads) FOR_ALL(ON_DEMAND, scan_tasks(s), scan_forward_task(s, i))
+API int scan_forward(const Scan *s, int threads) {
+    if (scan_tasks(s) <= threads) FOR_ALL(IN_SHARES, scan_tasks(s), scan_forward_task(s, i))
+    FOR_ALL(ON_DEMAND, scan_tasks(s), scan_forward_task(s, i))
+}
 
 typedef struct {
     Signal u, delta;
@@ -777,13 +783,13 @@ API int probe(void) {
     Scan s = {.b = 1, .l = L, .e = E, .n = STATES, .groups = 1, .block = E, .directions = 2};
     if (!x) return 1;
     for (num i = 0; i < L*E + L*STATES + E*STATES; i++) x[i] = i < L*E + L*STATES ? .5f : -.5f;
-    s.z = (Signal){x, 0, 1, E};
-    s.y = (Signal){y, 0, 1, E};
-    s.raw = (Signal){y + L*E, 0, 1, E};
+    s.z = (Signal){x, 0, 1, E, 0};
+    s.y = (Signal){y, 0, 1, E, 0};
+    s.raw = (Signal){y + L*E, 0, 1, E, 0};
     for (int way = 0; way < 2; way++) {
         Direction *d = &s.d[way];
         d->u = d->delta = s.z;
-        d->B = d->C = (Signal){rows, 0, 1, STATES};
+        d->B = d->C = (Signal){rows, 0, 1, STATES, 0};
         d->A = a;
         d->Ae = STATES;
         d->An = d->softplus = 1;
@@ -794,7 +800,113 @@ API int probe(void) {
     return failed;
 }
 
-/* 9. convolution */
+/* 9. products */
+#if W > 8
+#  define TALL 8
+#else
+#  define TALL 4
+#endif
+#define WIDE 3
+
+typedef struct { const float *p; num hop, run, runs, next; } Rows;
+
+INLINE int lanes_at(num c, num e) { return e - c >= W ? W : e > c ? (int)(e - c) : 0; }
+
+INLINE void product_tile(const Rows *x, num t, const float *panel, num left, const float *bias, float *y, num hop,
+                         int tall, int wide) {
+    const float *from = x->p + t*x->hop;
+    vf sum[TALL][WIDE], a[WIDE];
+    y += t*hop;
+    for (int j = 0; j < wide; j++) a[j] = bias ? load(bias + j*W, 1, lanes_at(j*W, left)) : every(0.f);
+    for (int i = 0; i < tall; i++) for (int j = 0; j < wide; j++) {
+        sum[i][j] = a[j];
+        OWN(y + i*hop + j*W);
+    }
+    for (num r = 0; r < x->runs; r++, from += x->next) for (num k = 0; k < x->run; k++, panel += wide*W) {
+        for (int j = 0; j < wide; j++) a[j] = load(panel + j*W, 1, W);
+        for (int i = 0; i < tall; i++) for (int j = 0; j < wide; j++) sum[i][j] += from[i*x->hop + k]*a[j];
+    }
+    for (int i = 0; i < tall; i++) for (int j = 0; j < wide; j++)
+        save(y + i*hop + j*W, 1, lanes_at(j*W, left), sum[i][j]);
+}
+
+INLINE void product_panel(const Rows *x, num rows, const float *panel, num left, const float *bias, float *y,
+                          num hop, int wide) {
+    num t = 0;
+    for (; t + TALL <= rows; t += TALL) product_tile(x, t, panel, left, bias, y, hop, TALL, wide);
+    if (t < rows && t > 0) product_tile(x, rows - TALL, panel, left, bias, y, hop, TALL, wide);
+    else for (; t < rows; t++) product_tile(x, t, panel, left, bias, y, hop, 1, wide);
+}
+
+INLINE num panel_of(num left) {
+    const num n = (left + W-1)/W;
+    return (n == 4 ? 2 : n < WIDE ? n : WIDE)*W;
+}
+
+static void product_rows(const Rows *x, num rows, const float *panels, num outs, const float *bias, float *y,
+                         num hop) {
+    for (num c = 0, wide; c < outs; c += wide) {
+        const float *panel = panels + c*x->run*x->runs, *start = bias ? bias + c : 0;
+        wide = panel_of(outs - c);
+        if (wide == 3*W) product_panel(x, rows, panel, outs - c, start, y + c, hop, 3);
+        else if (wide == 2*W) product_panel(x, rows, panel, outs - c, start, y + c, hop, 2);
+        else product_panel(x, rows, panel, outs - c, start, y + c, hop, 1);
+    }
+}
+
+API int vector_width(void) { return W; }
+
+#define QUAD (W > 1 ? 4 : 1)
+
+INLINE void pack_some(const float *w, num hop, num from, num to, num rows, float *panel, num wide) {
+    num k = from;
+    if (W > 1 && rows >= QUAD) for (; k + QUAD <= to; k += QUAD) {
+        PREFETCH(w + QUAD*hop + QUAD*k);
+        turn_quads(w + k, hop, panel + k*wide, wide);
+    }
+    for (; k < to; k++) for (int i = 0; i < QUAD; i++) panel[k*wide + i] = i < rows ? w[i*hop + k] : 0.f;
+}
+
+static void pack(const float *w, num hop, num from, num to, num depth, num outs, float *panels) {
+    for (num c = 0, wide; c < outs; c += wide, panels += wide*depth) {
+        wide = panel_of(outs - c);
+        for (num i = 0; i < wide; i += QUAD)
+            pack_some(w + (c + i)*hop, hop, from, to, outs - c - i, panels + i, wide);
+    }
+}
+
+#define STRIP 32
+
+typedef struct {
+    num b, l, outs, shares, apart;
+    Rows x;
+    const float *weight, *bias;
+    float *y;
+} Product;
+
+static num packed(num outs, num depth) { return (outs + W-1)/W*W*depth; }
+
+API num product_tasks(const Product *s) { return s->shares; }
+
+API int product_forward_task(const Product *s, num task) {
+    const num strips = (s->l + STRIP-1)/STRIP, all = s->b*strips, depth = s->x.run*s->x.runs;
+    void *memory = malloc((packed(s->outs, depth) + 16)*sizeof(float));
+    if (!memory) return 1;
+    float *panels = aligned(memory);
+    pack(s->weight, depth, 0, depth, depth, s->outs, panels);
+    for (num n = all*task/s->shares; n < all*(task + 1)/s->shares; n++) {
+        const num b = n/strips, t = n % strips*STRIP, rows = t + STRIP < s->l ? STRIP : s->l - t;
+        Rows x = s->x;
+        x.p += b*s->apart + t*x.hop;
+        product_rows(&x, rows, panels, s->outs, s->bias, s->y + (b*s->l + t)*s->outs, s->outs);
+    }
+    free(memory);
+    return 0;
+}
+
+API int product_forward(const Product *s, int threads) FOR_ALL(IN_SHARES, s->shares, product_forward_task(s, i))
+
+/* 10. convolution */
 #define K 8
 #define ROWS 64
 
@@ -805,8 +917,6 @@ typedef struct {
     float *projected[2];
 } Conv;
 typedef struct { Signal x, u[2]; float *w[2], *bias[2]; } ConvGrads;
-
-INLINE int lanes_at(num c, num e) { return e - c >= W ? W : e > c ? (int)(e - c) : 0; }
 
 INLINE void get(const float *p, num step, num c, num e, int whole, vf *x) {
     if (whole) EACH x[k] = load(p + k*W, 1, W);
@@ -832,45 +942,11 @@ INLINE void taps(const Conv *s, int way, num b, num t, num c, int whole, num n, 
     }
 }
 
-#if W > 8
-#  define TALL 8
-#else
-#  define TALL 4
-#endif
-#define WIDE 3
-
-INLINE void project_tile(const Conv *s, int way, num b, num t, num c, int tall, int wide) {
-    const num next = (s->outs + W-1)/W*W, hop = s->u[way].l;
-    const float *u = s->u[way].p + b*s->u[way].b + t*hop, *w = s->project[way] + c;
-    float *y = s->projected[way] + (b*s->l + t)*s->outs + c;
-    vf sum[TALL][WIDE], a[WIDE];
-    for (int i = 0; i < tall; i++) for (int j = 0; j < wide; j++) sum[i][j] = every(0.f);
-    for (num k = 0; k < s->e; k++, w += next) {
-        for (int j = 0; j < wide; j++) a[j] = load(w + j*W, 1, W);
-        for (int i = 0; i < tall; i++) for (int j = 0; j < wide; j++) sum[i][j] += u[i*hop + k]*a[j];
-    }
-    for (int i = 0; i < tall; i++) for (int j = 0; j < wide; j++)
-        save(y + i*s->outs + j*W, 1, lanes_at(c + j*W, s->outs), sum[i][j]);
-}
-
-INLINE void project_rows(const Conv *s, int way, num b, num t, int tall) {
-    for (num c = 0, wide; c < s->outs; c += wide*W) {
-        const num left = (s->outs - c + W-1)/W;
-        wide = left == 4 ? 2 : left < WIDE ? left : WIDE;
-        if (wide == 3) project_tile(s, way, b, t, c, tall, 3);
-        else if (wide == 2) project_tile(s, way, b, t, c, tall, 2);
-        else project_tile(s, way, b, t, c, tall, 1);
-    }
-}
-
 static void project(const Conv *s, int way, num b, num t, num end) {
-    for (; t + TALL <= end; t += TALL) project_rows(s, way, b, t, TALL);
-    for (; t < end; t++) project_rows(s, way, b, t, 1);
+    const Signal *u = &s->u[way];
+    const Rows x = {u->p + b*u->b + t*u->l, u->l, s->e, 1, 0};
+    product_rows(&x, end - t, s->project[way], s->outs, 0, s->projected[way] + (b*s->l + t)*s->outs, s->outs);
 }
-
-API int vector_width(void) { return W; }
-
-API num conv_tasks(const Conv *s) { return s->b*((s->l + ROWS-1)/ROWS); }
 
 INLINE void conv_token(const Conv *s, int way, num b, num t, num c, int whole, num n) {
     vf v[P], g[P];
@@ -912,9 +988,7 @@ INLINE void conv_tokens(const Conv *s, int way, num b, num t, int count) {
         else conv_token(s, way, b, t + i, c, 0, s->k);
 }
 
-API int conv_forward_task(const Conv *s, num task) {
-    const num blocks = (s->l + ROWS-1)/ROWS, b = task/blocks, start = task % blocks*ROWS;
-    const num end = start + ROWS < s->l ? start + ROWS : s->l;
+static void conv_span(const Conv *s, num b, num start, num end) {
     const int fast = s->k == 4 && s->x.c == 1 && s->u[0].c == 1 && s->u[1].c == 1;
     for (num t = start, count; t < end; t += count) {
         count = fast && t >= 3 && t + P <= end && t + P+2 < s->l ? P : 1;
@@ -922,13 +996,21 @@ API int conv_forward_task(const Conv *s, num task) {
             if (count == P) conv_tokens(s, way, b, t, P);
             else conv_tokens(s, way, b, t, 1);
     }
+}
+
+API num conv_tasks(const Conv *s) { return s->b*((s->l + ROWS-1)/ROWS); }
+
+API int conv_forward_task(const Conv *s, num task) {
+    const num blocks = (s->l + ROWS-1)/ROWS, b = task/blocks, start = task % blocks*ROWS;
+    const num end = start + ROWS < s->l ? start + ROWS : s->l;
+    conv_span(s, b, start, end);
     if (s->outs) for (int way = 0; way < s->directions; way++) project(s, way, b, start, end);
     return 0;
 }
 
 API int conv_forward(const Conv *s, int threads) FOR_ALL(IN_SHARES, conv_tasks(s), conv_forward_task(s, i))
 
-typedef struct { num rows, cols, wide; const float *before; float *after; } Turn;
+typedef struct { num rows, cols, panels; const float *before; float *after; } Turn;
 typedef struct { num count; Turn job[4]; } Turns;
 
 API num turn_tasks(const Turns *s) {
@@ -940,8 +1022,9 @@ API num turn_tasks(const Turns *s) {
 API int turn_task(const Turns *s, num task) {
     const Turn *o = &s->job[task % s->count];
     const num start = task/s->count*ROWS, end = start + ROWS < o->cols ? start + ROWS : o->cols;
-    for (num r = 0; r < o->wide; r++) for (num c = start; c < end; c++)
-        o->after[c*o->wide + r] = r < o->rows ? o->before[r*o->cols + c] : 0.f;
+    if (o->panels) pack(o->before, o->cols, start, end, o->cols, o->rows, o->after);
+    else for (num r = 0; r < o->rows; r++) for (num c = start; c < end; c++)
+        o->after[c*o->rows + r] = o->before[r*o->cols + c];
     return 0;
 }
 
@@ -1057,3 +1140,86 @@ API int norm_backward_task(const Norm *s, const NormGrads *G, num task) {
 
 API int norm_backward(const Norm *s, const NormGrads *G, int threads)
     FOR_ALL(IN_SHARES, norm_tasks(s), norm_backward_task(s, G, i))
+
+/* 12. all before the scan */
+typedef struct {
+    Conv conv;
+    num d, parts;
+    const float *hidden, *in, *filter[2], *project[2];
+    float *sums[2];
+    Signal z;
+} Entry;
+typedef struct { Conv conv; num b, part; float *panels[4], *x; } Part;
+
+static num entry_room(const Entry *s) {
+    const num e = s->conv.e/s->parts;
+    return 2*packed(e, s->d) + 2*packed(s->conv.outs, e) + 2*K*e + (ROWS + 2*K)*e + 16;
+}
+
+static void open_part(const Entry *s, num task, Part *o, float *memory) {
+    const num all = s->conv.e, e = all/s->parts, part = task % s->parts, c = part*e;
+    Conv *v = &o->conv;
+    *v = s->conv;
+    v->e = e; o->b = task/s->parts; o->part = part;
+    for (int j = 0; j < 2; j++, memory += packed(e, s->d))
+        pack(s->in + (j*all + c)*s->d, s->d, 0, s->d, s->d, e, o->panels[j] = memory);
+    for (int way = 0; way < 2; way++, memory += packed(v->outs, e))
+        pack(s->project[way] + c, all, 0, e, e, v->outs, o->panels[2+way] = memory);
+    for (int way = 0; way < 2; way++, memory += K*e) {
+        v->w[way] = memory;
+        for (num k = 0; k < v->k; k++) for (num i = 0; i < e; i++)
+            memory[k*e + i] = s->filter[way][(c + i)*v->k + k];
+        if (v->bias[way]) v->bias[way] += c;
+        v->u[way].p += c*v->u[way].c + part*v->u[way].gap;
+    }
+    o->x = memory;
+    v->x = (Signal){.c = 1, .l = e};
+}
+
+static void entry_rows(const Entry *s, Part *o, num t) {
+    Conv *v = &o->conv;
+    const num l = v->l, e = v->e, halo = v->k-1, end = t + ROWS < l ? t + ROWS : l;
+    const num need = end + halo < l ? end + halo : l, made = !t ? 0 : t + halo < l ? t + halo : l;
+    const Signal *z = &s->z;
+    const Rows fresh = {s->hidden + (o->b*l + made)*s->d, s->d, s->d, 1, 0};
+    const Rows gate = {s->hidden + (o->b*l + t)*s->d, s->d, s->d, 1, 0};
+    if (t) memmove(o->x, o->x + ROWS*e, 2*halo*e*sizeof(float));
+    v->x.p = o->x - (t - halo)*e;
+    product_rows(&fresh, need - made, o->panels[0], e, 0, v->x.p + made*e, e);
+    product_rows(&gate, end - t, o->panels[1], e, 0, z->p + o->b*z->b + t*z->l + o->part*(e*z->c + z->gap), z->l);
+    conv_span(v, o->b, t, end);
+    for (int way = 0; way < 2; way++) {
+        const Signal *u = &v->u[way];
+        const Rows x = {u->p + o->b*u->b + t*u->l, u->l, e, 1, 0};
+        float *sum = s->sums[way] + ((o->part*v->b + o->b)*l + t)*v->outs;
+        product_rows(&x, end - t, o->panels[2+way], v->outs, 0, sum, v->outs);
+    }
+}
+
+API num entry_tasks(const Entry *s) { return s->conv.b*s->parts; }
+
+API int entry_forward_task(const Entry *s, num task) {
+    Part o;
+    void *memory = malloc(entry_room(s)*sizeof(float));
+    if (!memory) return 1;
+    open_part(s, task, &o, aligned(memory));
+    for (num t = 0; t < s->conv.l; t += ROWS) entry_rows(s, &o, t);
+    free(memory);
+    return 0;
+}
+
+API int entry_forward(const Entry *s, int threads) FOR_ALL(IN_SHARES, entry_tasks(s), entry_forward_task(s, i))
+
+API num gather_tasks(const Entry *s) { return (s->conv.b*s->conv.l + ROWS-1)/ROWS; }
+
+API int gather_forward_task(const Entry *s, num task) {
+    const num rows = s->conv.b*s->conv.l, start = task*ROWS, end = start + ROWS < rows ? start + ROWS : rows;
+    for (int way = 0; way < 2; way++) for (num part = 1; part < s->parts; part++) {
+        const float *more = s->sums[way] + part*rows*s->conv.outs;
+        for (num i = start*s->conv.outs; i < end*s->conv.outs; i++) s->sums[way][i] += more[i];
+    }
+    return 0;
+}
+
+API int gather_forward(const Entry *s, int threads)
+    FOR_ALL(IN_SHARES, gather_tasks(s), gather_forward_task(s, i))
