@@ -92,6 +92,10 @@ def _turned(filters, projections):
 # %% ../nbs/15_block_cpu.ipynb #f52563ea
 def _float(x): return None if x is None else x.detach().float().contiguous()
 
+def _dense(x):
+    "In float32 without gaps; almost always it is so already."
+    return x if x.dtype is torch.float32 and x.is_contiguous() else x.float().contiguous()
+
 def _at(x): return None if x is None else x.data_ptr()
 
 def _describe(x, outs, weights, biases, projections=()):
@@ -185,12 +189,11 @@ def add_norm_forward(
     eps:float, # Added under the root
 )->tuple: # Normalised sum, sum, scale (b, l)
     "Add to the running sum and normalise it, in two passes."
-    xs,weight = x.float().contiguous(),weight.contiguous()
-    before = None if residual is None else residual.contiguous()
+    xs,weight,before = _dense(x),_dense(weight),None if residual is None else _dense(residual)
     s,y,scale = torch.empty_like(xs),torch.empty_like(xs),xs.new_empty(xs.shape[:-1])
     pointers = map(_at, (xs, before, weight, s, y, scale))
     call(library(), 'norm_forward', _Norm(scale.numel(), xs.shape[-1], *pointers, eps))
-    return y.to(x.dtype), s, scale
+    return y if x.dtype is torch.float32 else y.to(x.dtype), s, scale
 
 def add_norm_backward(
     gy:Float[Tensor,'b l d'], # Gradient of the normalised sum

@@ -96,8 +96,10 @@ def _parts(hidden, flat, sides):
     if biased or e % block or l < 256 or e//block > 8 or b*(e//block) < threads: return 0
     return e//block if product_cpu.choose_product(hidden, flat[0]) == 'tile' else 0
 
-def _passes(q, b, l, flat, sides):
-    "The calls of a mixer: to the scan, the scan, from it."
+def _passes(hidden, flat):
+    "The calls of a mixer: to the scan, the scan, from it; none where parts are not the way."
+    (b,l,_),sides = hidden.shape,_sides(flat)
+    if not (q := _parts(hidden, flat, sides)): return []
     w,outs = len(sides[0].A_log)//q,len(sides[0].proj)
     us,z = workspace('u', 2, b, q, l, w).transpose(3, 4),workspace('z', b, q, l, w).transpose(2, 3)
     ps = workspace('p', 2, q, b, l, outs)
@@ -109,25 +111,24 @@ def _passes(q, b, l, flat, sides):
 # %% ../nbs/15_mixer_cpu.ipynb #5baaa88e
 def _where(p): return None if p is None else (p.data_ptr(), p.shape)
 
-def _in_parts(q, hidden, flat, sides):
-    "Mixed tokens, each part of the channels with one thread."
-    (b,l,d),hidden = hidden.shape,hidden.contiguous()
-    key = 'in parts', b, l, torch.get_num_threads(), *map(_where, flat)
-    calls,out = remembered(key, lambda: _passes(q, b, l, flat, sides)),new(b, l, d)
-    calls[0][1].hidden,calls[-1][1].y = hidden.data_ptr(),out.data_ptr()
-    run_calls(calls)
-    return out
-
-def _in_place(hidden, flat):
-    "Mixed tokens, all but them in buffers."
+def _in_rows(hidden, flat, key):
+    "Mixed tokens, all but them in buffers, each step with its share of the tokens for every thread."
     (b,l,d),sides,wide = hidden.shape,_sides(flat),len(flat[0])
-    if q := _parts(hidden, flat, sides): return _in_parts(q, hidden, flat, sides)
-    xz = linear_into(hidden.reshape(-1, d), flat[0], flat[1], workspace('xz', b*l, wide))
+    xz = linear_into(hidden.view(-1, d), flat[0], flat[1], workspace('xz', b*l, wide))
     def make():
         ps = workspace('p', 2, b, l, len(sides[0].proj))
         return _plan(xz.view(b, l, wide), _signals('u', b, l, wide//2), ps, sides)
-    key = b, l, torch.get_num_threads(), xz.data_ptr(), *map(_where, flat)
-    return F.linear(_follow(remembered(key, make), sides), flat[2], flat[3])
+    return F.linear(_follow(remembered((xz.data_ptr(), *key), make), sides), flat[2], flat[3])
+
+def _in_place(hidden, flat):
+    "Mixed tokens, all but them in buffers."
+    (b,l,d),hidden = hidden.shape,hidden.contiguous()
+    key = b, l, torch.get_num_threads(), *map(_where, flat)
+    if not (calls := remembered(key, lambda: _passes(hidden, flat))): return _in_rows(hidden, flat, key)
+    out = new(b, l, d)
+    calls[0][1].hidden,calls[-1][1].y = hidden.data_ptr(),out.data_ptr()
+    run_calls(calls)
+    return out
 
 # %% ../nbs/15_mixer_cpu.ipynb #cb1e87df
 def _forward(hidden, flat):

@@ -9,7 +9,7 @@ from unittest.mock import patch
 import torch
 from rivals import NEEDS_MAMBAPY, SCANS, linear_layers
 
-from videomamba_nb import bmamba, product_cpu, scan
+from videomamba_nb import block_cpu, bmamba, product_cpu, scan
 from videomamba_nb.core import set_seed
 from videomamba_nb.model import create_model
 
@@ -79,6 +79,8 @@ def linear_kinds():
 def same_linear(kind):
     "All models, ours and the rivals, on the same linear layers."
     with ExitStack() as stack:
+        block_cpu.free_workspace() # plans remember the product they were made for
+        stack.callback(block_cpu.free_workspace)
         if kind == 'own':
             stack.enter_context(linear_layers(product_cpu.linear))
         else:
