@@ -20,7 +20,7 @@ from .product_cpu import linear_into, product_calls
 from .scan import only_once
 from .scan_cpu import block_size, new_saved, run_calls, scan_back_into, scan_calls
 from .ssm import Direction
-from .vectors import Signal, new, signal
+from .vectors import Signal, channel_last, new, signal
 
 # %% ../nbs/15_mixer_cpu.ipynb #83b7d047
 class _Side(NamedTuple):
@@ -74,17 +74,18 @@ def _signals(name, b, l, e): return [*workspace(name, 2, b, l, e).transpose(2, 3
 # %% ../nbs/15_mixer_cpu.ipynb #9bcc94bd
 class _Entry(Structure):
     _fields_ = [('conv', _Conv)] + _of(c_int64, 'd parts') + _of(c_void_p, 'hidden weight') \
-             + _of(c_void_p*2, 'filters project sums') + [('z', Signal)]
+             + _of(c_void_p*2, 'filters project sums more') + [('z', Signal), ('x', Signal)]
 
-def _entry(us, z, ps, flat, sides):
+def _entry(us, z, ps, flat, sides, x=None):
     "All before the scan as a structure; where the tokens lie is set at each call."
     (b,q,w,l),k,outs = z.shape,sides[0].conv.shape[2],ps.shape[-1]
-    conv = _Conv(b, l, q*w, k, 2, outs)
+    conv,more = _Conv(b, l, q*w, k, 2, outs),workspace('more', 2, q-1, b, l, outs)
     s = _Entry(conv=conv, d=flat[0].shape[1], parts=q, weight=flat[0].data_ptr(), z=signal(z))
     for way,side in enumerate(sides):
-        s.conv.u[way],s.sums[way] = signal(us[way]),ps[way].data_ptr()
+        s.conv.u[way],s.sums[way],s.more[way] = signal(us[way]),ps[way].data_ptr(),more[way].data_ptr()
         s.filters[way],s.project[way] = side.conv.data_ptr(),side.proj.data_ptr()
         if side.conv_bias is not None: s.conv.bias[way] = side.conv_bias.data_ptr()
+    if x is not None: s.x = signal(x)
     return s
 
 # %% ../nbs/15_mixer_cpu.ipynb #f5838b23
@@ -96,17 +97,21 @@ def _parts(hidden, flat, sides):
     if biased or e % block or l < 256 or e//block > 8 or b*(e//block) < threads: return 0
     return e//block if product_cpu.choose_product(hidden, flat[0]) == 'tile' else 0
 
-def _passes(hidden, flat):
-    "The calls of a mixer: to the scan, the scan, from it; none where parts are not the way."
-    (b,l,_),sides = hidden.shape,_sides(flat)
-    if not (q := _parts(hidden, flat, sides)): return []
-    w,outs = len(sides[0].A_log)//q,len(sides[0].proj)
-    us,z = workspace('u', 2, b, q, l, w).transpose(3, 4),workspace('z', b, q, l, w).transpose(2, 3)
-    ps = workspace('p', 2, q, b, l, outs)
-    entry = _entry(us, z, ps, flat, sides)
-    dirs = [_direction(*k) for k in zip(sides, us, ps[:,0])]
+def _passes(hidden, flat, z, ps, keep=(None, (None, None))):
+    "The calls of a mixer: to the scan, the scan, from it; to be kept are x and what `new_saved` made."
+    (b,q,w,l),sides,(x,saved) = z.shape,_sides(flat),keep
+    us = workspace('u', 2, b, q, l, w).transpose(3, 4)
+    entry = _entry(us, z, ps, flat, sides, x)
+    entry.hidden = hidden.data_ptr()
+    dirs = [_direction(*k) for k in zip(sides, us, ps)]
     calls = [('entry_forward', entry)] + [('gather_forward', entry)]*(q > 1)
-    return calls + scan_calls(dirs, z, us[0], True) + product_calls(us[0].transpose(2, 3), flat[2])
+    return calls + scan_calls(dirs, z, us[0], True, saved) + product_calls(us[0].transpose(2, 3), flat[2])
+
+def _in_parts(make, q, hidden, flat):
+    "Room for the gate, in parts, and projections: new, or from buffers."
+    (b,l,_),sides = hidden.shape,_sides(flat)
+    z = make('z', b, q, l, len(sides[0].A_log)//q).transpose(2, 3)
+    return z, make('p', 2, b, l, len(sides[0].proj))
 
 # %% ../nbs/15_mixer_cpu.ipynb #5baaa88e
 def _where(p): return None if p is None else (p.data_ptr(), p.shape)
@@ -124,7 +129,10 @@ def _in_place(hidden, flat):
     "Mixed tokens, all but them in buffers."
     (b,l,d),hidden = hidden.shape,hidden.contiguous()
     key = b, l, torch.get_num_threads(), *map(_where, flat)
-    if not (calls := remembered(key, lambda: _passes(hidden, flat))): return _in_rows(hidden, flat, key)
+    def make():
+        q = _parts(hidden, flat, _sides(flat))
+        return _passes(hidden, flat, *_in_parts(workspace, q, hidden, flat)) if q else []
+    if not (calls := remembered(key, make)): return _in_rows(hidden, flat, key)
     out = new(b, l, d)
     calls[0][1].hidden,calls[-1][1].y = hidden.data_ptr(),out.data_ptr()
     run_calls(calls)
@@ -133,18 +141,27 @@ def _in_place(hidden, flat):
 # %% ../nbs/15_mixer_cpu.ipynb #cb1e87df
 def _forward(hidden, flat):
     "Mixed tokens, and what a backward pass needs."
-    (b,l,d),sides,wide = hidden.shape,_sides(flat),len(flat[0])
-    xz = linear_into(hidden.reshape(-1, d), flat[0], flat[1], new(b*l, wide)).view(b, l, wide)
-    us,ps = _signals('u', b, l, wide//2),new(2, b, l, len(sides[0].proj))
-    saved = new_saved(us[0], sides[0].A_log.shape[1], 2, True)
+    (b,l,d),sides,hidden = hidden.shape,_sides(flat),hidden.contiguous()
+    e,n = sides[0].A_log.shape
+    if q := _parts(hidden, flat, sides):
+        z,ps = _in_parts(lambda _, *shape: new(*shape), q, hidden, flat)
+        x,out = channel_last(b, e, l),new(b, l, d)
+        saved = new_saved(x, n, 2, True)
+        calls = _passes(hidden, flat, z, ps, (x, saved))
+        calls[-1][1].y = out.data_ptr()
+        run_calls(calls)
+        return out, (x, z, ps, *saved)
+    xz = linear_into(hidden.view(-1, d), flat[0], flat[1], new(b*l, 2*e)).view(b, l, 2*e)
+    us,ps = _signals('u', b, l, e),new(2, b, l, len(sides[0].proj))
+    saved = new_saved(us[0], n, 2, True)
     y = _follow(_plan(xz, us, ps, sides, saved), sides)
-    return F.linear(y, flat[2], flat[3]), (xz, ps, *saved)
+    return F.linear(y, flat[2], flat[3]), (*xz.transpose(1, 2).chunk(2, 1), ps, *saved)
 
 # %% ../nbs/15_mixer_cpu.ipynb #a47ede98
-def _new_grads(side, b, l, gu):
+def _new_grads(side, b, l, gu, block):
     "Where one direction's gradients go; those of `x_proj`'s outputs lie side by side, as it made them."
     (e,n),r = side.A_log.shape,side.dt.shape[1]
-    rows = new(-(-e//block_size(e, b, torch.get_num_threads())), b, l, r + 2*n)
+    rows = new(-(-e//block), b, l, r + 2*n)
     low,B,C = rows.split((r, n, n), -1)
     sums = {k: new(b, e, *w) for k,w in dict(A=[n], D=[], bias=[], weight=[r], h0=[n]).items()}
     return dict(rows=rows, low=low, B=B, C=C, u=gu, **sums)
@@ -162,14 +179,15 @@ def _of_side(side, o, u, gu):
 # %% ../nbs/15_mixer_cpu.ipynb #c3d8c03d
 def _backward(g, hidden, flat, kept):
     "Gradients of the input and of every parameter, in the order of `_parameters`."
-    (b,l,d),sides,(xz,ps,*saved) = hidden.shape,_sides(flat),kept
+    (b,l,d),sides,(x,z,ps,*saved) = hidden.shape,_sides(flat),kept
     e,g = len(sides[0].D),g.reshape(-1, d).contiguous()
     us,gus = (_signals(k, b, l, e) for k in ('u', 'gu'))
     y,gxz = workspace('y', b, l, e),workspace('gxz', b, l, 2*e)
-    (x,z),(gx,gz) = (o.transpose(1, 2).chunk(2, 1) for o in (xz, gxz))
+    gx,gz = gxz.transpose(1, 2).chunk(2, 1)
     gy = linear_into(g, flat[2].t().contiguous(), None, workspace('gy', b*l, e)).view(b, l, e)
     conv_into(x, us, *_filters(sides))
-    grads = [_new_grads(s, b, l, gu) for s,gu in zip(sides, gus)]
+    block = z.shape[2] if z.ndim == 4 else block_size(e, b, torch.get_num_threads())
+    grads = [_new_grads(s, b, l, gu, block) for s,gu in zip(sides, gus)]
     dirs = [_direction(*k) for k in zip(sides, us, ps)]
     scan_back_into(gy.transpose(1, 2), dirs, z, tuple(saved), gz, y.transpose(1, 2), grads, log_rates=True)
     rows = lambda o: o.transpose(1, 2).flatten(0, 1)
@@ -193,8 +211,8 @@ class _Mixed(torch.autograd.Function):
     @staticmethod
     def backward(ctx, g):
         hidden,*rest = ctx.saved_tensors
-        with torch.no_grad(): grads = _backward(g, hidden, rest[4:], rest[:4])
-        return only_once(grads, [g, hidden, *rest[4:]])
+        with torch.no_grad(): grads = _backward(g, hidden, rest[5:], rest[:5])
+        return only_once(grads, [g, hidden, *rest[5:]])
 
 def mix(
     mixer:nn.Module, # A bidirectional mixer with the official parameter names, float32

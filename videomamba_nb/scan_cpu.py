@@ -81,7 +81,8 @@ def block_size(
 def _describe(dirs, z, y, raw, h0, last, states, softplus):
     "The whole call in one structure."
     b,l,(e,n),g,m = len(y),y.shape[-1],dirs[0].A.shape,dirs[0].B.shape[1],len(dirs)
-    block = y.shape[2] if y.ndim == 4 else block_size(e//g, b*g, torch.get_num_threads())
+    block = next((x.shape[2] for x in (y, z) if x is not None and x.ndim == 4),
+                 block_size(e//g, b*g, torch.get_num_threads()))
     s = _Scan(b, l, e, n, g, block, m)
     for name,x in dict(z=z, y=y, raw=raw).items():
         if x is not None: setattr(s, name, signal(x))

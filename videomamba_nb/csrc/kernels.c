@@ -1146,8 +1146,8 @@ typedef struct {
     Conv conv;
     num d, parts;
     const float *hidden, *in, *filter[2], *project[2];
-    float *sums[2];
-    Signal z;
+    float *sums[2], *more[2];
+    Signal z, x;
 } Entry;
 typedef struct { Conv conv; num b, part; float *panels[4], *x; } Part;
 
@@ -1186,13 +1186,15 @@ static void entry_rows(const Entry *s, Part *o, num t) {
     if (t) memmove(o->x, o->x + ROWS*e, 2*halo*e*sizeof(float));
     v->x.p = o->x - (t - halo)*e;
     product_rows(&fresh, need - made, o->panels[0], e, 0, v->x.p + made*e, e);
+    if (s->x.p) for (num i = made; i < need; i++)
+        memcpy(s->x.p + o->b*s->x.b + i*s->x.l + o->part*e, v->x.p + i*e, e*sizeof(float));
     product_rows(&gate, end - t, o->panels[1], e, 0, z->p + o->b*z->b + t*z->l + o->part*(e*z->c + z->gap), z->l);
     conv_span(v, o->b, t, end);
     for (int way = 0; way < 2; way++) {
         const Signal *u = &v->u[way];
         const Rows x = {u->p + o->b*u->b + t*u->l, u->l, e, 1, 0};
-        float *sum = s->sums[way] + ((o->part*v->b + o->b)*l + t)*v->outs;
-        product_rows(&x, end - t, o->panels[2+way], v->outs, 0, sum, v->outs);
+        float *sum = o->part ? s->more[way] + (o->part-1)*v->b*l*v->outs : s->sums[way];
+        product_rows(&x, end - t, o->panels[2+way], v->outs, 0, sum + (o->b*l + t)*v->outs, v->outs);
     }
 }
 
@@ -1215,7 +1217,7 @@ API num gather_tasks(const Entry *s) { return (s->conv.b*s->conv.l + ROWS-1)/ROW
 API int gather_forward_task(const Entry *s, num task) {
     const num rows = s->conv.b*s->conv.l, start = task*ROWS, end = start + ROWS < rows ? start + ROWS : rows;
     for (int way = 0; way < 2; way++) for (num part = 1; part < s->parts; part++) {
-        const float *more = s->sums[way] + part*rows*s->conv.outs;
+        const float *more = s->more[way] + (part-1)*rows*s->conv.outs;
         for (num i = start*s->conv.outs; i < end*s->conv.outs; i++) s->sums[way][i] += more[i];
     }
     return 0;
