@@ -203,7 +203,7 @@ typedef struct {
 } Scan;
 
 typedef struct {
-    num b, part, from, to, vecs, N;
+    num b, part, turn, from, to, vecs, N;
     vf *A, *H, *bias, *skip, *most, *weight;
     float *B, *C, *low;
 } Work;
@@ -462,7 +462,7 @@ INLINE void tile(const Scan *s, const Direction *d, const Work *w, const Spot *a
 static void sweep(const Scan *s, int way, Work *w) {
     const Direction *d = &s->d[way];
     const num L = s->l, step = way ? -1 : 1, group = w->from/(s->e/s->groups);
-    const int gate = s->z.p && way == s->directions-1;
+    const int gate = s->z.p && w->turn == s->directions-1;
     prepare(w, s, d);
     for (num t0 = 0; t0 < L; t0 += T) {
         const num i = way ? L-1-t0 : t0;
@@ -472,7 +472,7 @@ static void sweep(const Scan *s, int way, Work *w) {
         read_low(w->low, d, w->b, i, step, m);
         for (num v = 0; v < w->vecs; v++) {
             const Spot at = spot(w, v, i, step, m, T*step);
-            tile(s, d, w, &at, way, gate, t0/T);
+            tile(s, d, w, &at, w->turn > 0, gate, t0/T);
         }
     }
     if (d->last) for (num v = 0; v < w->vecs; v++) {
@@ -511,6 +511,11 @@ static num scratch(const Scan *s) {
     return vecs*(2*N + 3 + rank_of(s))*W + T*(2*N + padded(rank_of(s))) + 32;
 }
 
+INLINE int way_of(const Scan *s, const Work *w, num task) {
+    const int turned = s->directions == 2 && task % 2 && s->y.p != s->d[0].u.p;
+    return (int)(turned ? 1 - w->turn : w->turn);
+}
+
 API num scan_tasks(const Scan *s) { return s->b*s->groups*parts_of(s); }
 
 API int scan_forward_task(const Scan *s, num task) {
@@ -518,7 +523,7 @@ API int scan_forward_task(const Scan *s, num task) {
     void *memory = malloc(scratch(s)*sizeof(float));
     if (!memory) return 1;
     place(&w, s, task, aligned(memory));
-    for (int way = 0; way < s->directions; way++) sweep(s, way, &w);
+    for (w.turn = 0; w.turn < s->directions; w.turn++) sweep(s, way_of(s, &w, task), &w);
     free(memory);
     return 0;
 }
@@ -676,7 +681,7 @@ INLINE Soon wanted_back(const Scan *s, const ScanGrads *G, int way, const Work *
     Soon q = nothing(w);
     for (int j = 0; j < 5; j++) expect(&q, always[j], w, at);
     if (!d->r) expect(&q, &d->delta, w, at);
-    for (int j = 0; j < 3 && !way; j++) expect(&q, first[j], w, at);
+    for (int j = 0; j < 3 && !w->turn; j++) expect(&q, first[j], w, at);
     return q;
 }
 
@@ -689,7 +694,7 @@ INLINE void tile_back(const Scan *s, const ScanGrads *G, int way, const Work *w,
     const Soon q = wanted_back(s, G, way, w, at);
     Tile o;
     const int careful = begin(w, d, at, o.dt, o.du, o.u, o.x);
-    gate_back(s, G, w, at, way == 0, o.gy);
+    gate_back(s, G, w, at, w->turn == 0, o.gy);
     for (int t = 0; t < T; t++) o.gdu[t] = o.gx[t] = every(0.f);
     for (num n = 0; n < N; n += P) {
         EACH o.h[0][k] = load(starts + (n + k)*lanes, 1, at->lanes);
@@ -760,7 +765,7 @@ API int scan_backward_task(const Scan *s, const ScanGrads *G, num task) {
     void *memory = malloc((scratch(s) + vecs*(2*N + 2 + R)*W + T*(2*N + padded(R))*STRANDS + 32)*sizeof(float));
     if (!memory) return 1;
     float *rest = place(&w, s, task, aligned(memory));
-    for (int way = 0; way < s->directions; way++) sweep_back(s, G, way, task, &w, rest);
+    for (w.turn = 0; w.turn < s->directions; w.turn++) sweep_back(s, G, way_of(s, &w, task), task, &w, rest);
     free(memory);
     return 0;
 }
