@@ -273,14 +273,15 @@ def _whole_mixer(): return importlib.import_module('videomamba_nb.mixer_cpu').mi
 def _is_plain(x): return x.dtype is torch.float32 and x.is_cpu
 
 def _is_usual(mixer, hidden):
-    "Are the parts the usual ones, with nobody listening, in float32 on a CPU, parameters without gaps?"
+    "Usual parts, nobody listening, float32 on a CPU, parameters without gaps, at most eight taps?"
     parts = mixer._modules.values()
     for m in parts:
         if type(m) not in (nn.Linear, nn.Conv1d) or has_hooks(m): return False
     for m in (mixer, *parts):
         for p in m._parameters.values():
             if p is not None and not (_is_plain(p) and p.is_contiguous()): return False
-    return _is_plain(hidden)
+    one,other = (mixer._modules[k]._parameters['weight'].shape for k in ('conv1d', 'conv1d_b'))
+    return _is_plain(hidden) and one == other and one[-1] <= 8
 
 def _is_changed(mixer, base):
     "Has a subclass, or somebody later, replaced what the kernels would do in its place?"
